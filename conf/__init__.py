@@ -1,0 +1,1 @@
+"""Hydra groups that mirror the folders; the model files are the catalogue."""

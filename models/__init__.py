@@ -1,0 +1,1 @@
+"""nn.Modules, one idea per file. Start at `zoo.models.contract`."""

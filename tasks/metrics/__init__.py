@@ -1,0 +1,1 @@
+"""torchmetrics classes, each with `plot()` where a picture helps."""

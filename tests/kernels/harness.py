@@ -1,0 +1,128 @@
+"""What every kernel's test uses: a process with Triton's interpreter, guard bands, and tolerances by dtype.
+
+tests/kernels/test_<op>.py       ordinary tests, and `test_interpreter = interpreter_test("interpret_<op>.py")`
+tests/kernels/interpret_<op>.py  tests of the Triton kernel; not collected by itself, run with TRITON_INTERPRET=1
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent.parent
+MARGIN = 128
+SENTINEL = 113
+"""What lies around an output: exact in every dtype, unlikely as a result."""
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def interpreter_test(*arguments: str, timeout: float = 300) -> Callable[[], None]:
+    """A test that runs `pytest ARGUMENTS` (files beside this one) in a process with the interpreter on."""
+
+    def test_interpreter() -> None:
+        files = [str(FOLDER / word) if word.endswith(".py") else word for word in arguments]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+        done = _run(command, timeout)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+    return test_interpreter
+
+
+def run_interpreted(code: str, timeout: float = 120) -> str:
+    """Run a snippet in a process with the interpreter on and return what it printed."""
+    done = _run([sys.executable, "-c", code], timeout)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def _run(command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def close(got: Tensor, want: Tensor, *, tolerance: float | None = None, name: str = "") -> None:
+    """Largest difference relative to the largest expected value, within the dtype's tolerance."""
+    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
+    limit = TOLERANCE[got.dtype] if tolerance is None else tolerance
+    got, want = got.detach().double(), want.detach().double()
+    assert torch.equal(got.isfinite(), want.isfinite()), f"{name}: not finite at other places"
+    infinite = ~want.isfinite()
+    assert torch.equal(got[infinite], want[infinite]), f"{name}: other infinities"
+    got, want = got[~infinite], want[~infinite]
+    if want.numel():
+        error = float((got - want).abs().max()) / max(1.0, float(want.abs().max()))
+        assert error <= limit, f"{name}: relative error {error:.3g} beyond {limit:g}"
+
+
+class GuardBands(TorchDispatchMode):
+    """Puts bands around every tensor that is allocated inside, and poison into it, and checks the bands at the end.
+
+        with GuardBands() as guard:
+            y = launch(guard.input(x))        # x lies inside NaN; y = torch.empty(...) lies inside sentinels
+
+    A kernel that writes outside its output changes a band; one that reads outside its input meets NaN; one that leaves
+    a lane of `torch.empty` unwritten returns NaN. `guard.check(y)` asserts that no NaN is left.
+    """
+
+    ALLOCATE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+    FILL = ("zeros", "zeros_like", "new_zeros", "full", "full_like", "new_full", "ones", "ones_like", "new_ones")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bands: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = str(func.overloadpacket).removeprefix("aten.")
+        if packet not in self.ALLOCATE + self.FILL or not isinstance(out, Tensor) or not out.numel():
+            return out
+        inside = place(out, SENTINEL)
+        inside.copy_(out) if packet in self.FILL else inside.fill_(poison(out.dtype))
+        self._watch(inside)
+        return inside
+
+    def input(self, tensor: Tensor) -> Tensor:
+        """A copy of `tensor`, with its strides, that lies inside NaN (integers: the largest value)."""
+        if not tensor.numel():
+            return tensor
+        return place(tensor, poison(tensor.dtype)).copy_(tensor).detach()
+
+    def check(self, *tensors: Tensor) -> None:
+        """No NaN is left in a result."""
+        for index, tensor in enumerate(tensors):
+            assert not tensor.isnan().any(), f"result {index} holds NaN: an unwritten lane, or a read out of bounds"
+
+    def _watch(self, inside: Tensor) -> None:
+        whole = torch.as_strided(inside, (inside.untyped_storage().nbytes() // inside.element_size(),), (1,), 0)
+        outside = torch.ones(whole.shape, dtype=torch.bool, device=whole.device)
+        torch.as_strided(outside, inside.shape, inside.stride(), inside.storage_offset()).fill_(False)
+        self.bands.append((whole, outside))
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if error[0] is None:
+            for whole, outside in self.bands:
+                assert bool((whole[outside] == SENTINEL).all()), "a kernel wrote outside its output"
+
+
+def place(like: Tensor, fill: float) -> Tensor:
+    """Uninitialised memory with the shape and strides of `like`, `MARGIN` elements of `fill` before and behind it."""
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(like.shape, like.stride()))
+    buffer = torch.empty(extent + 2 * MARGIN, dtype=like.dtype, device=like.device)
+    buffer.fill_(fill)
+    return torch.as_strided(buffer, like.shape, like.stride(), MARGIN)
+
+
+def poison(dtype: torch.dtype) -> float:
+    """What an unwritten element holds."""
+    if dtype == torch.bool:
+        return True
+    return float("nan") if dtype.is_floating_point or dtype.is_complex else torch.iinfo(dtype).max

@@ -103,8 +103,13 @@ class ZooModel(nn.Module):
         """The method's terms by name, and their weighted sum as `loss`."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
+    def diagnostics(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """What is worth measuring beside the loss (rate in bits, bytes on the link): tensors that are averaged over a
+        split, logged as `val/<name>` and shown in the result."""
+        return {}
+
     def stages(self) -> list[Stage]:
-        """The stages of training, in order."""
+        """The stages of training, in order; none where everything is fitted by `prepare`."""
         return [Stage()]
 
     def prepare(self, datamodule: Any) -> None:

@@ -1,0 +1,236 @@
+"""From the words of a command line to a checked configuration, without importing torch.
+
+    words -> overrides -> Hydra composition -> types against the constructors' signatures -> plain dict
+
+All mistakes are collected and raised together as one `UserError`, a line each.
+"""
+
+import itertools
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zoo.errors import UserError, suggest
+from zoo.signatures import mismatch, parameters
+
+SHORTHANDS = {"timm": "name", "clip": "name"}
+"""`backbone=timm:resnet18` stands for `backbone=timm backbone.name=resnet18`."""
+
+
+def groups() -> dict[str, list[str]]:
+    """The configuration groups and the names in each."""
+    folders = [entry for entry in Path(str(files("zoo.conf"))).iterdir() if entry.is_dir()]
+    return {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(folders)
+        if any(folder.glob("*.yaml"))
+    }
+
+
+def sweep(overrides: list[str]) -> list[list[str]]:
+    """The jobs of a multirun: `task.lr=1e-3,3e-3 seed=0,1` are four, in order.
+
+    >>> sweep(["seed=0,1", "model=cbm"])
+    [['seed=0', 'model=cbm'], ['seed=1', 'model=cbm']]
+    """
+    choices = []
+    for word, override in zip(overrides, _parse(_expand(overrides))):
+        if override.is_sweep_override():
+            choices.append([f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([word])
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def compose_config(overrides: list[str]) -> dict[str, Any]:
+    """The resolved configuration as plain dicts and lists.
+
+    Raises:
+        UserError: with a line for each mistake: unknown groups, names and keys (with the nearest valid ones), values of
+            the wrong type, values that must be given.
+    """
+    with _own_recipes(overrides) as (words, searchpath):
+        parsed = _parse(_expand(words))
+        for override in parsed:
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: several values need a sweep: add -m to run them one after another")
+        known = groups()
+        choices = [override for override in parsed if _is_group(override, known)]
+        values = [override for override in parsed if not _is_group(override, known)]
+        wrong = [line for override in choices if (line := _wrong_choice(override, known, searchpath)) is not None]
+        valid = [o.input_line for o in choices if _wrong_choice(o, known, searchpath) is None]
+        config = _compose(valid + searchpath)
+        accepted: list[str] = []
+        for override in values:
+            line = _wrong_key(override, config, known)
+            if line:
+                wrong.append(line)
+            else:
+                accepted.append(_as_hydra(override, config))
+        config = _compose(valid + searchpath + accepted)
+    plain = _resolve(config)
+    wrong += _wrong_types(plain, skip=bool(wrong))
+    if wrong:
+        raise UserError(*dict.fromkeys(wrong))
+    return plain
+
+
+def to_yaml(config: dict[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def _parse(words: list[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    result, wrong = [], []
+    for word in words:
+        try:
+            result.append(parser.parse_override(word))
+        except OverrideParseException:
+            hint = "write key=value" if "=" not in word else "quote values that hold commas, brackets or quotes"
+            wrong.append(f"cannot read {word!r}: {hint}, for example task.lr=1e-3")
+    if wrong:
+        raise UserError(*wrong)
+    return result
+
+
+def _expand(words: list[str]) -> list[str]:
+    """Write `backbone=timm:NAME` out."""
+    result = []
+    for word in words:
+        match = re.fullmatch(r"backbone=([a-z]+):(.+)", word)
+        if match and match[1] in SHORTHANDS:
+            result += [f"backbone={match[1]}", f"backbone.{SHORTHANDS[match[1]]}='{match[2]}'"]
+        else:
+            result.append(word)
+    return result
+
+
+@contextmanager
+def _own_recipes(words: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Let `model=path/to/mine.yaml` name a file: a folder with it is added to Hydra's search path."""
+    with tempfile.TemporaryDirectory() as folder:
+        result, wrong = [], []
+        for word in words:
+            group, _, value = word.partition("=")
+            if value.endswith((".yaml", ".yml")) and group in groups():
+                source = Path(value).expanduser()
+                if not source.is_file():
+                    wrong.append(f"{group}: there is no file {value}")
+                    continue
+                target = Path(folder) / group / f"{source.stem}.yaml"
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(source, target)
+                word = f"{group}={source.stem}"
+            result.append(word)
+        if wrong:
+            raise UserError(*wrong)
+        yield result, [f"hydra.searchpath=[file://{folder}]"] if any(Path(folder).iterdir()) else []
+
+
+def _is_group(override: Override, known: dict[str, list[str]]) -> bool:
+    return override.key_or_group.lstrip("/") in known
+
+
+def _wrong_choice(override: Override, known: dict[str, list[str]], searchpath: list[str]) -> str | None:
+    group, name = override.key_or_group.lstrip("/"), override.value()
+    own = Path(searchpath[0].partition("file://")[2].rstrip("]")) if searchpath else None
+    valid = known[group] + ([file.stem for file in (own / group).glob("*.yaml")] if own else [])
+    if name is None or name in valid:
+        return None
+    return f"unknown {group} {name!r}: {suggest(str(name), valid)}"
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("zoo.conf", version_base="1.3", job_name="zoo"):
+            return compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"configuration: {' '.join(str(error).split())}") from None
+
+
+def _valid_keys(node: Any) -> set[str] | None:
+    """The keys a configuration node takes: what it holds, and what the constructor it names takes."""
+    if not isinstance(node, DictConfig):
+        return None
+    keys = {str(key) for key in node} - {"_target_", "card"}
+    target = node.get("_target_")
+    if target is None:
+        return keys
+    signature = parameters(target)
+    return None if signature is None else keys | (signature.keys() - {"backbone"})
+
+
+def _wrong_key(override: Override, config: DictConfig, known: dict[str, list[str]]) -> str | None:
+    *parents, last = override.key_or_group.split(".")
+    if parents[:1] == ["hydra"]:
+        return None
+    node: Any = config
+    for depth, name in enumerate([*parents, last]):
+        if not isinstance(node, DictConfig):
+            where = ".".join([*parents, last][:depth])
+            return f"{override.key_or_group}: {where} is a value, it has no {name!r}"
+        final = depth == len(parents)
+        valid = _valid_keys(node)
+        if name in node or (final and (valid is None or name in valid)):
+            node = node.get(name)
+            continue
+        where = ".".join(parents[:depth])
+        names = (valid or set()) | (set(known) if depth == 0 else set())
+        return f"unknown key {override.key_or_group!r}{f' in {where}' if where else ''}: {suggest(name, names)}"
+    return None
+
+
+def _as_hydra(override: Override, config: DictConfig) -> str:
+    """Hydra wants a plus before keys that the YAML leaves out."""
+    line = override.input_line or ""
+    if override.is_delete() or line.startswith("+"):
+        return line
+    present = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
+    return line if present else f"++{line}"
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {' '.join(str(error).split())}") from None
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    plain.pop("experiment", None)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _wrong_types(config: dict[str, Any], *, skip: bool) -> list[str]:
+    """Values against annotations, at every node that names a constructor, and `???` values that nobody gave."""
+    wrong = []
+    top = {"seed": "int", "output_dir": "str", "cache": "Literal['auto', 'off']", "init_from": "str | None"}
+    for key, annotation in top.items():
+        if expected := mismatch(config.get(key), annotation):
+            wrong.append(f"{key}={config.get(key)}: expected {expected}")
+    for group, node in config.items():
+        if not isinstance(node, dict):
+            continue
+        signature = parameters(node["_target_"]) if node.get("_target_") else None
+        for key, value in node.items():
+            if key in ("_target_", "card"):
+                continue
+            if value == "???":
+                if not skip:
+                    wrong.append(f"{group}.{key} must be given: add {group}.{key}=VALUE")
+            elif signature and key in signature and (expected := mismatch(value, signature[key].annotation)):
+                wrong.append(f"{group}.{key}={value}: expected {expected}")
+    return wrong

@@ -1,0 +1,127 @@
+"""Run folders: where a training puts its files, and how later verbs find them."""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UserError
+from zoo.files import replacing, write_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder: outputs/<task>/<model>-<data>/<date_time>/."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
+    def __str__(self) -> str:
+        try:
+            return str(self.folder.relative_to(Path.cwd()))
+        except ValueError:
+            return str(self.folder)
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "train.log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def card(self) -> Path:
+        return self.folder / "MODEL_CARD.md"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration the run was started with."""
+        from omegaconf import OmegaConf
+
+        plain = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def overrides(self) -> list[str]:
+        return (self.folder / "overrides.txt").read_text().splitlines()
+
+    def result(self) -> dict[str, Any]:
+        return json.loads(self.result_file.read_text()) if self.result_file.is_file() else {}
+
+
+def create_run(output_dir: str, task: str, name: str) -> Run:
+    """Make a new folder outputs/<task>/<name>/<date_time> and point the `latest` links at it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    parent = Path(output_dir) / task / name
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"_{n}" for n in range(2, 1000))):
+            folder = parent / f"{stamp}{suffix}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise UserError(f"output_dir={output_dir}: {error.strerror or error}: give a folder that can be written") from None
+    for link in (parent / "latest", Path(output_dir) / "latest"):
+        with replacing(link) as beside:
+            beside.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+    return Run(folder)
+
+
+def find_run(name: str, output_dir: str = "outputs") -> Run:
+    """A run by its folder, by a file in it, or `latest`.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    path = Path(output_dir) / "latest" if name == "latest" else Path(name).expanduser()
+    if path.is_file():
+        path = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    run = Run(path.resolve())
+    if run.config_file.is_file():
+        return run
+    if name == "latest":
+        raise UserError(f"there is no run below {output_dir} yet: start one with python -m zoo train")
+    what = "it has no config.yaml" if path.is_dir() else "there is no such folder"
+    raise UserError(f"{name} is no run: {what}; python -m zoo train prints the folder of a run, and `latest` is the newest")
+
+
+def record_configuration(run: Run, config: dict[str, Any], overrides: list[str]) -> None:
+    """config.yaml, overrides.txt and env.json."""
+    from zoo.config import to_yaml
+    from zoo.environment import environment
+    from zoo.files import write_json
+
+    write_text(run.config_file, to_yaml(config))
+    write_text(run.folder / "overrides.txt", "".join(f"{word}\n" for word in overrides))
+    write_json(run.folder / "env.json", environment())

@@ -76,19 +76,16 @@ def conf_folder() -> Path:
     return Path(str(zoo.conf.__file__)).parent
 
 
-def groups() -> list[str]:
-    """The configuration groups: `model`, `data`, `trainer`, ..."""
-    return sorted(p.name for p in conf_folder().iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
-
-
-def options(group: str) -> list[str]:
-    """The values of a configuration group, e.g. those that `data=` takes."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+def groups() -> dict[str, list[str]]:
+    """The configuration groups and the names in each, e.g. those that `data=` takes; opens no file."""
+    folders = [path for path in sorted(conf_folder().iterdir()) if path.is_dir()]
+    found = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    return {group: values for group, values in found.items() if values}
 
 
 def names() -> list[str]:
     """The names of all models; opens no file."""
-    return options("model")
+    return groups().get("model", [])
 
 
 def entry(name: str) -> Entry:

@@ -47,3 +47,30 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bo
     for row in cells:
         table.add_row(*map(escape, row))
     Console().print(table)
+
+
+class ByteProgress:
+    """A progress bar over bytes on stderr, on terminals only: `with ByteProgress("a.bin", 0, n) as bar: bar.update(k)`."""
+
+    def __init__(self, label: str, done: int, total: int | None):
+        self.progress = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self.progress = Progress(*columns, console=Console(stderr=True))
+            self.task = self.progress.add_task(label, total=total, completed=done)
+
+    def __enter__(self) -> "ByteProgress":
+        if self.progress:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def update(self, done: int) -> None:
+        if self.progress:
+            self.progress.update(self.task, completed=done)

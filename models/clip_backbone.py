@@ -1,0 +1,129 @@
+"""The image and text towers of any CLIP in open_clip as a backbone (Radford et al., ICML 2021, arXiv 2103.00020)."""
+
+import difflib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from zoo.models.backbone import Backbone
+
+
+class Clip(Backbone):
+    """CLIP's image embedding, not normalised, with `encode_text` for the words beside it.
+
+    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`. pretrained: a tag of open_clip or a local file
+    (read without executing pickle); None starts from random weights. Warns where the weights were trained with
+    QuickGELU and the architecture has GELU, which changes every number without an error.
+
+    Raises:
+        ValueError: unknown name or tag (with the nearest ones), or weights out of reach.
+    """
+
+    def __init__(self, *, name: str = "ViT-B-32", pretrained: str | None = None, frozen: bool = False):
+        super().__init__()
+        self.name = name
+        check_names(name, pretrained)
+        self.clip = create(name, pretrained)
+        settings = self.clip.visual.preprocess_cfg
+        self.input_size = pair(settings["size"])
+        if pretrained or ":" in name:
+            self.preprocessing = preprocessing_of(settings, self.input_size)
+        device = next(self.clip.parameters()).device
+        # the towers of open_clip name their widths differently: one blank image tells both
+        self.eval()
+        with torch.no_grad():
+            blank = torch.zeros(1, 3, *self.input_size, device=device)
+            self.feature_dim = self(blank).shape[1]
+            self.feature_channels = self.feature_map(blank).shape[1]
+        self.train()
+        if frozen:
+            self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.clip.encode_image(images)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The last map of the image tower before its pooling and projection."""
+        result = self.clip.visual.forward_intermediates(images, indices=1, intermediates_only=True)
+        return result["image_intermediates"][-1]
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """K texts -> (K, feature_dim), not normalised, each text as it stands without a template."""
+        import open_clip
+
+        tokens = open_clip.get_tokenizer(self.name)(list(texts))
+        return self.clip.encode_text(tokens.to(next(self.clip.parameters()).device))
+
+    def rebuild_arguments(self) -> dict[str, Any]:
+        return {"pretrained": None}
+
+
+def check_names(name: str, pretrained: str | None) -> None:
+    import open_clip
+
+    if ":" in name:
+        folder = Path(name.removeprefix("local-dir:"))
+        if name.startswith("local-dir:") and not (folder / "open_clip_config.json").is_file():
+            raise ValueError(f"backbone clip: the folder {folder} holds no open_clip_config.json")
+        return
+    known = open_clip.list_models()
+    if name not in known:
+        raise ValueError(f"backbone clip: unknown network {name!r}: {nearest(name, known)}")
+    if pretrained is None:
+        return
+    if Path(pretrained).is_file():
+        warn_quick_gelu(name, known)
+        return
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained.lower().replace("-", "_") not in {tag.lower().replace("-", "_") for tag in tags}:
+        advice = nearest(pretrained, tags)
+        raise ValueError(f"backbone clip: {name} has no weights {pretrained!r} and there is no such file: {advice}")
+
+
+def warn_quick_gelu(name: str, known: Sequence[str]) -> None:
+    """A file does not say which activation it was trained with; open_clip checks the tags itself."""
+    if f"{name}-quickgelu" in known:
+        warnings.warn(
+            f"the file cannot say whether it was trained with QuickGELU: weights of OpenAI, MetaCLIP and DFN were, "
+            f"and then need name={name}-quickgelu",
+            stacklevel=3,
+        )
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5) or list(names)[:5]
+    return f"did you mean {' or '.join(near)}?" if near else "it has none at all"
+
+
+def create(name: str, pretrained: str | None) -> Any:
+    import open_clip
+
+    try:
+        return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"backbone clip: {name} could not be built with its weights ({reason}): "
+            "give a local file as backbone.pretrained, or backbone.pretrained=null"
+        ) from error
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def preprocessing_of(settings: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    if settings.get("resize_mode", "shortest") != "shortest":
+        mode = settings["resize_mode"]
+        warnings.warn(f"these weights expect images resized by {mode!r}; the zoo crops the middle", stacklevel=3)
+    return {
+        "image_size": size,
+        "mean": tuple(settings["mean"]),
+        "std": tuple(settings["std"]),
+        "crop_pct": 1.0,
+        "interpolation": settings.get("interpolation", "bicubic"),
+    }

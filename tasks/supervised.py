@@ -2,6 +2,7 @@
 
 import math
 from typing import Any, Literal
+from zlib import crc32
 
 import pytorch_lightning as pl
 import torch
@@ -68,7 +69,7 @@ class SupervisedTask(pl.LightningModule):
         return ("val/acc", "max") if "acc" in self.val_metrics else ("val/mse", "min")
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(hash((self.seed, self.stage.name, self.current_epoch, self.global_rank)) % 2**32)
+        torch.manual_seed(crc32(f"{self.seed} {self.stage.name} {self.current_epoch} {self.global_rank}".encode()))
         select_stage(self.model, self.stage)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -127,12 +128,12 @@ class SupervisedTask(pl.LightningModule):
 
 
 def select_stage(model: ZooModel, stage: Stage) -> None:
-    """Let the stage's parameters learn and freeze the others; a module none of whose parameters learn goes to
-    evaluation mode, so that its BatchNorm statistics and dropout rest too. Parameters that the model itself froze
-    (a backbone) stay frozen."""
+    """Let the stage's parameters learn and freeze the others, those of modules marked `frozen` (a backbone) in every
+    stage; a module none of whose parameters learn goes to evaluation mode, so that its BatchNorm statistics and dropout
+    rest too."""
+    frozen = {id(p) for module in model.modules() if getattr(module, "frozen", False) for p in module.parameters()}
     for name, parameter in model.named_parameters():
-        frozen = getattr(parameter, "always_frozen", False)
-        parameter.requires_grad_(not frozen and any(name.startswith(prefix) for prefix in stage.trains))
+        parameter.requires_grad_(id(parameter) not in frozen and any(name.startswith(prefix) for prefix in stage.trains))
     model.train()
     for module in model.modules():
         own = list(module.parameters())

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zoo import catalogue
 from zoo.errors import UserError, suggest
 from zoo.signatures import mismatch, parameters
 
@@ -32,12 +32,7 @@ SHORTHANDS = {"timm": "name", "clip": "name"}
 
 def groups() -> dict[str, list[str]]:
     """The configuration groups and the names in each."""
-    folders = [entry for entry in Path(str(files("zoo.conf"))).iterdir() if entry.is_dir()]
-    return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(folders)
-        if any(folder.glob("*.yaml"))
-    }
+    return {group: catalogue.options(group) for group in catalogue.groups()}
 
 
 def sweep(overrides: list[str]) -> list[list[str]]:

@@ -51,7 +51,9 @@ def _from_worker(error: BaseException) -> str | None:
 
 
 def _raised_by_the_zoo(error: BaseException) -> bool:
-    """Whether the innermost frame, here or in the worker, is one of ours."""
+    """Whether the exception's class, or the innermost frame here or in the worker, is one of ours."""
+    if type(error).__module__.split(".")[0] == "zoo":
+        return True
     if _from_worker(error) is not None:
         files = re.findall(r'^\s*File "([^"]+)", line', str(error), flags=re.MULTILINE)
         return bool(files) and _is_ours(Path(files[-1]))

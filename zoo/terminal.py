@@ -50,7 +50,7 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bo
 
 
 class ByteProgress:
-    """A progress bar over bytes on stderr, on terminals only: `with ByteProgress("a.bin", 0, n) as bar: bar.update(k)`."""
+    """A progress bar over bytes on stderr, on terminals only; `update` takes the bytes that are there so far."""
 
     def __init__(self, label: str, done: int, total: int | None):
         self.progress = None

@@ -1,0 +1,109 @@
+"""What a trained model is worth on a split: task and concept accuracy, and accuracy as concepts are corrected."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.models.contract import Batch, Intervention, ZooModel
+
+
+@dataclass
+class Predictions:
+    """One row a sample, in the order of the loader, on the CPU.
+
+    prediction: (N, M) logits or values. label: (N,) or (N, T). index: (N,) position in the split.
+    concepts, concept_labels: (N, K) in [0, 1], or None. diagnostics: means over the split.
+    """
+
+    prediction: Tensor
+    label: Tensor
+    index: Tensor
+    concepts: Tensor | None
+    concept_labels: Tensor | None
+    diagnostics: dict[str, float]
+
+
+@torch.inference_mode()
+def predict(model: ZooModel, batches: Iterable[Batch]) -> Predictions:
+    """Run `model` in evaluation mode over `batches`."""
+    model.eval()
+    rows: dict[str, list[Tensor]] = {name: [] for name in ("prediction", "label", "index", "concepts", "concept_labels")}
+    sums: dict[str, float] = {}
+    count = 0
+    for batch in batches:
+        output = model.forward_batch(batch)
+        size = len(batch["index"])
+        count += size
+        rows["prediction"].append(output.prediction.float())
+        rows["label"].append(batch["label"])
+        rows["index"].append(batch["index"])
+        if output.concepts is not None and "concepts" in batch:
+            rows["concepts"].append(output.concepts.float())
+            rows["concept_labels"].append(batch["concepts"])
+        for name, value in model.diagnostics(output, batch).items():
+            sums[name] = sums.get(name, 0.0) + float(value.float().mean()) * size
+    if not count:
+        raise ValueError("the split is empty: give it samples, or evaluate another one")
+    merged = {name: torch.cat(parts).cpu() if parts else None for name, parts in rows.items()}
+    return Predictions(**merged, diagnostics={name: total / count for name, total in sums.items()})  # type: ignore[arg-type]
+
+
+def score(found: Predictions, *, task: str, concept_names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Metrics of predictions: `acc` and `balanced_acc`, or `rmse`, `mae` and `r2`; `concept_acc` (mean over concepts),
+    `concept_acc_all` (all of a sample's concepts right) and `per_concept`."""
+    result: dict[str, Any] = {"samples": len(found.label)}
+    if task == "classification":
+        right = (found.prediction.argmax(-1) == found.label).float()
+        result["acc"] = float(right.mean())
+        classes = found.label.unique()
+        result["balanced_acc"] = float(torch.stack([right[found.label == c].mean() for c in classes]).mean())
+    else:
+        value = found.prediction.reshape(found.label.shape)
+        error = value - found.label
+        result["rmse"] = float(error.square().mean().sqrt())
+        result["mae"] = float(error.abs().mean())
+        spread = (found.label - found.label.mean(0)).square().mean().clamp_min(1e-12)
+        result["r2"] = 1 - float(error.square().mean() / spread)
+    if found.concepts is not None and found.concept_labels is not None:
+        right = (found.concepts > 0.5) == (found.concept_labels > 0.5)
+        result["concept_acc"] = float(right.float().mean())
+        result["concept_acc_all"] = float(right.all(-1).float().mean())
+        result["per_concept"] = dict(zip(concept_names, right.float().mean(0).tolist()))
+    return result | found.diagnostics
+
+
+@torch.inference_mode()
+def correction_curve(
+    model: ZooModel, batches: Iterable[Batch], *, groups: tuple[tuple[int, ...], ...], trials: int = 3, seed: int = 0
+) -> list[float]:
+    """Accuracy with the first 0, 1, ..., len(groups) groups of concepts set to the truth, mean over random orders.
+
+    Args:
+        groups: indices of the concepts that are corrected together.
+    """
+    model.eval()
+    encoded = [_encoded(model, batch) for batch in batches]
+    width = encoded[0]["concepts"].shape[1]
+    orders = [torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed + t)).tolist() for t in range(trials)]
+    curve = []
+    for corrected in range(len(groups) + 1):
+        right = total = 0
+        for order in orders:
+            mask = torch.zeros(width, dtype=torch.bool)
+            mask[[index for group in order[:corrected] for index in groups[group]]] = True
+            for batch in encoded:
+                output = model.forward_batch(batch, Intervention(mask, batch["concepts"]))
+                right += int((output.prediction.argmax(-1) == batch["label"]).sum())
+                total += len(batch["label"])
+        curve.append(right / total)
+    return curve
+
+
+def _encoded(model: ZooModel, batch: Batch) -> Batch:
+    """The batch with features in place of images, where the model has a backbone that gives them."""
+    if "features" in batch or not isinstance(getattr(model, "backbone", None), torch.nn.Module):
+        return batch
+    return {key: value for key, value in batch.items() if key != "image"} | {"features": model.backbone(batch["image"])}

@@ -1,0 +1,173 @@
+"""A trained model as a file: model.safetensors with everything needed to rebuild it, and model.json beside it to read.
+
+The description is stored in the safetensors header too, so the one file is enough. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import __version__
+from zoo.errors import UserError
+from zoo.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from zoo.data.contract import Facts, Preprocessing
+    from zoo.models.contract import ZooModel
+
+FORMAT = 1
+
+
+@dataclass
+class ModelInfo:
+    """What a saved model says of itself.
+
+    name: of the catalogue. recipe: target, arguments and backbone of the constructor calls. preprocessing: what an
+    image goes through first. data: name of the configuration it was trained on.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    task: str
+    class_names: list[str]
+    concept_names: list[str]
+    concept_groups: list[Any]
+    preprocessing: dict[str, Any]
+    data: str = ""
+    zoo_version: str = __version__
+    format: int = FORMAT
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def transform(self) -> "Preprocessing":
+        from zoo.data.contract import Preprocessing
+
+        return Preprocessing.from_dict(self.preprocessing)
+
+
+def describe(model: "ZooModel", name: str, facts: "Facts", preprocessing: "Preprocessing", data: str) -> ModelInfo:
+    """The `ModelInfo` of a model that `zoo.build` made."""
+    recipe = dict(model.recipe)
+    recipe["arguments"] = recipe["arguments"] | model.fitted_arguments()
+    return ModelInfo(
+        name=name,
+        recipe=recipe,
+        task=facts.task,
+        class_names=list(facts.class_names),
+        concept_names=list(model.concept_names),
+        concept_groups=[[group, list(indices)] for group, indices in facts.concept_groups],
+        preprocessing=preprocessing.to_dict(),
+        data=data,
+    )
+
+
+def save_model(model: "ZooModel", info: ModelInfo, folder: Path) -> Path:
+    """Write model.safetensors and model.json into `folder`; returns the former's path."""
+    from safetensors.torch import save_file
+
+    state = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in model.state_dict().items()
+        if not key.startswith(type(model).training_only)
+    }
+    description = json.loads(json.dumps(asdict(info)))
+    path = folder / "model.safetensors"
+    with replacing(path) as beside:
+        save_file(state, beside, metadata={"zoo": json.dumps(description)})
+    write_json(folder / "model.json", description | {"sha256": sha256(path)})
+    return path
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_info(path: Path) -> ModelInfo:
+    """The description in a safetensors file's header.
+
+    Raises:
+        UserError: it is truncated, no safetensors file, or was not written by the zoo.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a safetensors file, or a truncated one ({error}): fetch or train it again") from None
+    if "zoo" not in metadata:
+        raise UserError(f"{path}: holds no description of a zoo model: bring it in with python -m zoo convert MODEL {path}")
+    values = json.loads(metadata["zoo"])
+    if values.get("format", 0) > FORMAT:
+        raise UserError(f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade")
+    return ModelInfo(**values)
+
+
+def find_weights(source: str) -> Path:
+    """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
+    from zoo.runs import find_run
+
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".safetensors":
+        return path
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
+    if source == "latest" or path.exists():
+        run = find_run(source)
+        if not run.weights.is_file():
+            raise UserError(f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}")
+        return run.weights
+    from zoo.catalogue import models
+    from zoo.errors import suggest
+
+    name, _, tag = source.partition(":")
+    known = {entry.name: entry for entry in models()}
+    if name not in known:
+        raise UserError(f"{source!r} is neither a run nor a model of the catalogue: {suggest(name, [*known, 'latest'])}")
+    from zoo.checkpoints import fetch_checkpoint
+
+    return fetch_checkpoint(name, tag or None)
+
+
+def load(source: str) -> "ZooModel":
+    """A trained model with its weights, in evaluation mode.
+
+    Args:
+        source: a run's folder, `latest`, a model.safetensors, or a catalogue checkpoint `name` or `name:tag`.
+
+    Returns:
+        the model; `model.info` holds its classes, concepts and preprocessing.
+
+    Raises:
+        UserError: there is no such model, or the file is damaged or does not fit.
+    """
+    from zoo.build import rebuild
+
+    path = find_weights(str(source))
+    info = read_info(path)
+    model = rebuild(info.recipe)
+    load_weights(model, path)
+    model.info = info
+    return model.eval()
+
+
+def load_weights(model: "ZooModel", path: Path) -> None:
+    """Copy a file's tensors into a model; training-only parts may be absent, nothing else may differ."""
+    from safetensors.torch import load_file
+
+    state = load_file(path)
+    own = model.state_dict()
+    needed = {key for key in own if not key.startswith(type(model).training_only)}
+    problems = [f"{path}: lacks {key}" for key in sorted(needed - state.keys())[:5]]
+    problems += [f"{path}: {key} is not part of {type(model).__name__}" for key in sorted(state.keys() - own.keys())[:5]]
+    problems += [
+        f"{path}: {key} has shape {tuple(state[key].shape)}, the model expects {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if state[key].shape != own[key].shape
+    ]
+    if problems:
+        raise UserError(*problems)
+    model.load_state_dict(state, strict=False)

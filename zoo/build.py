@@ -1,0 +1,189 @@
+"""From a checked configuration to objects: data module, backbone, model.
+
+A constructor argument named like a field of the data's `Facts` is filled from the data unless the configuration gives it,
+and `backbone` is filled with the configured backbone. That is the whole of the wiring.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.data.contract import Facts
+    from zoo.data.module import ZooDataModule
+    from zoo.models.contract import ZooModel
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """The class or function of a dotted name."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"_target_={target}: {error}") from None
+
+
+def plain_arguments(node: dict[str, Any]) -> dict[str, Any]:
+    """What a configuration node passes to its constructor."""
+    return {key: value for key, value in node.items() if key not in ("_target_", "card")}
+
+
+def construct(node: dict[str, Any], supplied: dict[str, Any], label: str) -> Any:
+    """Call the node's target with its own values, and with those of `supplied` that it takes and the node leaves null.
+
+    Raises:
+        UserError: an argument is missing or the constructor refuses a value (its message, with the node's name).
+    """
+    target = locate(node["_target_"])
+    own = plain_arguments(node)
+    parameters = inspect.signature(target).parameters
+    filled = {name: value for name, value in supplied.items() if name in parameters and own.get(name) is None}
+    arguments = own | filled
+    required = [name for name, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    missing = [name for name in required if name not in arguments]
+    if missing:
+        raise UserError(*(f"{label} needs {name}: give {label}.{name}=..." for name in missing))
+    unknown = [name for name in arguments if name not in parameters]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise UserError(*(f"{label} ({target.__name__}) takes no {name}" for name in unknown))
+    try:
+        return target(**arguments)
+    except (ValueError, TypeError) as error:
+        raise UserError(*(f"{label}: {line}" for line in str(error).splitlines())) from error
+
+
+def facts_as_arguments(facts: "Facts") -> dict[str, Any]:
+    """The names under which constructors may ask for what the data know."""
+    return {
+        "task": facts.task,
+        "num_outputs": facts.num_outputs,
+        "class_names": facts.class_names,
+        "concept_names": facts.concept_names,
+        "concept_groups": facts.concept_groups,
+        "in_channels": facts.in_channels,
+        "image_size": facts.image_size,
+    }
+
+
+def build_datamodule(config: dict[str, Any]) -> "ZooDataModule":
+    """The data module of a configuration; every problem with the data that can be found cheaply is one line.
+
+    Raises:
+        UserError: with all of them.
+    """
+    datamodule = construct(config["data"], {"seed": config.get("seed", 0)}, "data")
+    problems = datamodule.check()
+    if problems:
+        raise UserError(*(f"data: {line}" for line in problems))
+    return datamodule
+
+
+def build_model(config: dict[str, Any], datamodule: "ZooDataModule") -> "ZooModel":
+    """The model of a configuration, its backbone included; the data module takes on the backbone's preprocessing.
+
+    Returns:
+        the model; `model.recipe` says what to call to build it again (see `rebuild`).
+    """
+    backbone_node = config.get("backbone")
+    wants_backbone = "backbone" in inspect.signature(locate(config["model"]["_target_"])).parameters
+    backbone = None
+    if wants_backbone and backbone_node is not None:
+        backbone = construct(backbone_node, facts_as_arguments(datamodule.facts), "backbone")
+        if backbone.preprocessing is not None:
+            from zoo.data.contract import Preprocessing
+
+            datamodule.use_preprocessing(Preprocessing.from_dict(backbone.preprocessing))
+    facts = facts_as_arguments(datamodule.facts)
+    return assemble(config["model"], backbone_node if wants_backbone else None, backbone, facts)
+
+
+def assemble(node: dict[str, Any], backbone_node: dict[str, Any] | None, backbone: Any, facts: dict[str, Any]) -> "ZooModel":
+    """Construct a model and note on it how to do so again."""
+    supplied = facts if backbone is None else facts | {"backbone": backbone}
+    model = construct(node, supplied, "model")
+    model.recipe = {"target": node["_target_"], "arguments": _filled(node, facts), "backbone": None}
+    if backbone_node is not None:
+        arguments = _filled(backbone_node, facts) | backbone.rebuild_arguments()
+        model.recipe["backbone"] = {"target": backbone_node["_target_"], "arguments": arguments}
+    return model
+
+
+def _filled(node: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The plain arguments of a node with the facts its constructor takes written out."""
+    names = inspect.signature(locate(node["_target_"])).parameters
+    own = plain_arguments(node)
+    return own | {name: value for name, value in facts.items() if name in names and own.get(name) is None}
+
+
+def rebuild(recipe: dict[str, Any]) -> "ZooModel":
+    """A model from its recipe, without data and without downloading anything: its weights are loaded afterwards."""
+    backbone_node = recipe.get("backbone")
+    node = {"_target_": recipe["target"], **recipe["arguments"]}
+    if backbone_node is None:
+        return assemble(node, None, None, {})
+    plain = {"_target_": backbone_node["target"], **backbone_node["arguments"]}
+    return assemble(node, plain, construct(plain, {}, "backbone"), {})
+
+
+def create_model(name: str, *, data: str | None = None, backbone: str | None = None, **arguments: Any) -> "ZooModel":
+    """Build a model of the catalogue, untrained, in evaluation mode.
+
+    Args:
+        name: as in `zoo list`.
+        data: a data configuration ("digits", "data.root=..." cannot be given here) whose facts fill `num_outputs`,
+            `concept_names`, `image_size` and so on; without it those that the model needs are given in `arguments`.
+        backbone: as in `backbone=` of the command line ("convnet", "timm:resnet18").
+        arguments: the model's constructor arguments, or `num_outputs`, `concept_names`, `concept_groups`, `in_channels`,
+            `image_size`, `task`.
+
+    Raises:
+        UserError: unknown names or arguments, or something the model needs that is not given.
+    """
+    from zoo.config import compose_config
+
+    words = [f"model={name}"] + ([f"data={data}"] if data else []) + ([f"backbone={backbone}"] if backbone else [])
+    config = compose_config(words)
+    facts: dict[str, Any] = {"task": "classification", "in_channels": 3, "image_size": (224, 224)}
+    if data is not None:
+        facts = facts_as_arguments(build_datamodule(config).facts)
+    given = {key: arguments.pop(key) for key in list(arguments) if key in _FACT_NAMES}
+    facts |= given
+    config["model"] |= arguments
+    wants_backbone = "backbone" in inspect.signature(locate(config["model"]["_target_"])).parameters
+    built = construct(config["backbone"], facts, "backbone") if wants_backbone else None
+    model = assemble(config["model"], config["backbone"] if wants_backbone else None, built, facts)
+    return model.eval()
+
+
+_FACT_NAMES = ("task", "num_outputs", "class_names", "concept_names", "concept_groups", "in_channels", "image_size")
+
+
+def meta_check(config: dict[str, Any], datamodule: "ZooDataModule") -> list[str]:
+    """Build the model on the meta device and push two empty images through: shape mistakes as lines, nothing computed."""
+    import torch
+
+    offline = {key: value for key, value in config.items()}
+    if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
+        offline["backbone"] = offline["backbone"] | {"pretrained": False}
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = build_model(offline, datamodule).eval()
+            facts = datamodule.facts
+            size = (facts.in_channels, *facts.image_size) if facts.image_size != (0, 0) else (facts.in_channels,)
+            prediction = model(torch.empty(2, *size)).prediction
+    except UserError as error:
+        return list(error.lines)
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta" in str(error).lower():
+            return []
+        return [f"shapes: {' '.join(str(error).split())[:300]} (image {size}, change data.image_size or the backbone)"]
+    if tuple(prediction.shape) != (2, facts.num_outputs):
+        return [f"shapes: the model predicts {tuple(prediction.shape[1:])} for {facts.num_outputs} outputs"]
+    return []
+
+

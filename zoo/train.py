@@ -1,0 +1,270 @@
+"""One training from configuration to result: prepare, fit every stage, measure the best weights, write the run folder.
+
+Everything that a later run needs to go on lies in the folder, so resuming is running again: a stage whose last checkpoint
+is complete is skipped, the one in progress continues from its last epoch, and each epoch draws its randomness from (seed,
+stage, epoch), which makes the outcome that of an uninterrupted run.
+"""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+
+from zoo.artifact import describe, load_fitting, save_model
+from zoo.build import build_datamodule, build_model, construct, meta_check, plain_arguments, rebuild
+from zoo.callbacks import AtomicCheckpointIO, MetricsFile, read_rows
+from zoo.data.module import ZooDataModule
+from zoo.errors import UserError
+from zoo.evaluate import evaluate
+from zoo.files import write_json
+from zoo.models.contract import Stage, ZooModel
+from zoo.runs import Run, create_run, record_configuration
+from zoo.tasks.supervised import SupervisedTask
+
+log = logging.getLogger("zoo")
+RUN_VARIABLE = "ZOO_RUN"
+"""Tells the processes that Lightning starts for further devices which folder the first one made."""
+
+
+@dataclass
+class Session:
+    """A training's objects."""
+
+    config: dict[str, Any]
+    run: Run
+    datamodule: ZooDataModule
+    model: ZooModel
+
+
+def train(config: dict[str, Any], overrides: list[str], *, resume: Run | None = None) -> dict[str, Any] | None:
+    """Train as `config` says and return what result.json holds (None in a helper process of a distributed run).
+
+    Raises:
+        UserError: before anything slow starts, with every mistake found.
+    """
+    datamodule = build_datamodule(config)
+    if mistakes := meta_check(config, datamodule):
+        raise UserError(*mistakes)
+    run = _folder(config, overrides, resume)
+    with _logging_to(run.log):
+        try:
+            return _train(config, run)
+        except KeyboardInterrupt:
+            log.info(f"interrupted; go on with: python -m zoo train resume={run}")
+            raise
+        except Exception as error:
+            logging.getLogger("zoo.file").exception("training failed")
+            error.add_note(f"log: {run.log}")
+            raise
+
+
+def _train(config: dict[str, Any], run: Run) -> dict[str, Any] | None:
+    begin = time.perf_counter()
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    datamodule = build_datamodule(config)
+    model = build_model(config, datamodule)
+    session = Session(config, run, datamodule, model)
+    datamodule.setup("fit")
+    if config.get("init_from"):
+        load_fitting(model, config["init_from"])
+    use_feature_cache(session)
+    prepare(session)
+    fit(session)
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        return None
+    return finish(session, time.perf_counter() - begin)
+
+
+def _folder(config: dict[str, Any], overrides: list[str], resume: Run | None) -> Run:
+    if resume is not None:
+        return resume
+    if RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
+        return Run(Path(os.environ[RUN_VARIABLE]))
+    name = f"{config['model_name']}-{config['data_name']}"
+    run = create_run(config["output_dir"], config["task_name"], name)
+    record_configuration(run, config, overrides)
+    os.environ[RUN_VARIABLE] = str(run.folder.resolve())
+    return run
+
+
+def use_feature_cache(session: Session) -> None:
+    """Where the backbone is frozen, let it see each image once; results are the same with and without."""
+    backbone = getattr(session.model, "backbone", None)
+    frozen = isinstance(backbone, torch.nn.Module) and getattr(backbone, "frozen", False)
+    if session.config["cache"] == "off" or not frozen or session.datamodule.augment:
+        return
+    from zoo.data.feature_cache import cache_features
+
+    session.datamodule = cache_features(session.datamodule, backbone, backbone.weights_key())
+
+
+def prepare(session: Session) -> None:
+    """Fit what the model fits without gradients, once; a resumed run reads what the first one stored."""
+    from safetensors.torch import load_file
+
+    stored = session.run.checkpoints / "prepared.safetensors"
+    if stored.is_file():
+        from zoo.artifact import read_info
+
+        session.model = _rebuilt(session.model, read_info(stored).recipe["arguments"])
+        session.model.load_state_dict(load_file(stored), strict=False)
+        return
+    if type(session.model).prepare is ZooModel.prepare:
+        return
+    log.info(f"preparing {session.config['model_name']}")
+    session.model.prepare(session.datamodule)
+    folder = session.run.checkpoints / "prepared"
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(session.model, _describe(session), folder).replace(stored)
+
+
+def _rebuilt(model: ZooModel, arguments: dict[str, Any]) -> ZooModel:
+    """The model with the arguments that `prepare` once changed; the same object where it changed none."""
+    if arguments == model.recipe["arguments"]:
+        return model
+    return rebuild(model.recipe | {"arguments": arguments})
+
+
+def fit(session: Session) -> None:
+    """Run the model's stages in order; each starts from the best weights of the one before."""
+    stages = session.model.stages()
+    shares = stage_epochs(stages, session.config["trainer"]["max_epochs"])
+    for number, (stage, epochs) in enumerate(zip(stages, shares)):
+        last = number == len(stages) - 1
+        folder = session.run.checkpoints if last else session.run.checkpoints / stage.name
+        fit_stage(session, stage, epochs, folder)
+        session.model.finish_stage(stage, session.datamodule)
+
+
+def stage_epochs(stages: list[Stage], total: int) -> list[int]:
+    """Whole epochs for each stage, by its share of `total`, at least one each.
+
+    >>> stage_epochs([Stage(share=1), Stage(share=3)], 20)
+    [5, 15]
+    """
+    weight = sum(stage.share for stage in stages)
+    return [max(1, round(total * stage.share / weight)) for stage in stages]
+
+
+def fit_stage(session: Session, stage: Stage, epochs: int, folder: Path) -> None:
+    """Fit one stage, from its last checkpoint if there is one, and leave its best weights in the model."""
+    facts = session.datamodule.facts
+    options = plain_arguments(session.config["task"])
+    task = SupervisedTask(
+        session.model, task=facts.task, num_outputs=facts.num_outputs, stage=stage, seed=session.config["seed"], **options
+    )
+    metrics = MetricsFile(session.run.metrics, stage.name, _rows_before(session.run.metrics, stage))
+    trainer = build_trainer(session, task, metrics, folder, epochs)
+    last = folder / "last.ckpt"
+    try:
+        trainer.fit(task, datamodule=session.datamodule, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    except SystemExit as leaving:
+        raise KeyboardInterrupt from leaving
+    best = folder / "best.ckpt"
+    if best.is_file():
+        task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    session.model.cpu()
+
+
+def _rows_before(path: Path, stage: Stage) -> list[dict[str, Any]]:
+    """The rows of earlier stages: those of this one come back from its checkpoint."""
+    rows = read_rows(path)
+    first = next((i for i, row in enumerate(rows) if row["stage"] == stage.name), len(rows))
+    return rows[:first]
+
+
+def build_trainer(session: Session, task: SupervisedTask, metrics: MetricsFile, folder: Path, epochs: int) -> pl.Trainer:
+    """Lightning's Trainer with the callbacks of a run."""
+    monitor, mode = task.monitor
+    checkpoint = ModelCheckpoint(
+        folder, "best", monitor=monitor, mode=mode, save_last=True, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    terminal = sys.stdout.isatty()
+    callbacks: list[pl.Callback] = [metrics, checkpoint] + ([RichProgressBar(leave=False)] if terminal else [])
+    node = session.config["trainer"] | {"max_epochs": epochs}
+    sharded = node.get("strategy") == "fsdp"
+    supplied = {
+        "callbacks": callbacks,
+        "logger": _logger(session),
+        "default_root_dir": str(session.run.folder),
+        "enable_model_summary": False,
+        "enable_progress_bar": terminal,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "plugins": None if sharded else [AtomicCheckpointIO()],
+    }
+    return construct(node, supplied, "trainer")
+
+
+def _logger(session: Session) -> Any:
+    """The configured tracker, or False: metrics.csv is written by a callback in any case."""
+    node = session.config.get("logger") or {}
+    if not node.get("_target_"):
+        return False
+    from zoo.errors import MissingDependency
+
+    try:
+        return construct(node, {"save_dir": str(session.run.folder)}, "logger")
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name or "tensorboard", "tracking", node["_target_"].rpartition(".")[2]) from None
+
+
+def finish(session: Session, seconds: float) -> dict[str, Any]:
+    """Measure the best weights and write model.safetensors, result.json, report.html and MODEL_CARD.md."""
+    session.datamodule.setup("test")
+    result = {
+        "model": session.config["model_name"],
+        "data": session.config["data_name"],
+        "run": str(session.run),
+        "seconds": round(seconds, 1),
+        "metrics": evaluate(session.model, session.datamodule, "test"),
+        "validation": evaluate(session.model, session.datamodule, "val", corrections=False, cost=False),
+    }
+    save_model(session.model, _describe(session), session.run.folder)
+    write_json(session.run.result_file, result)
+    from zoo.report import write_report
+
+    write_report(session.run)
+    return result
+
+
+def _describe(session: Session) -> Any:
+    data = session.datamodule
+    return describe(session.model, session.config["model_name"], data.facts, data.preprocessing, session.config["data_name"])
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Lines of the loggers `zoo` and Lightning, and warnings, in train.log; the zoo's own on stdout where no bar runs."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    console = logging.StreamHandler(sys.stdout)
+    console.addFilter(lambda record: record.name == "zoo")
+    console.setLevel(logging.WARNING if sys.stdout.isatty() else logging.INFO)
+    loggers = [logging.getLogger(name) for name in ("zoo", "pytorch_lightning", "lightning", "py.warnings")]
+    kept = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    helper = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    for logger in loggers:
+        logger.handlers, logger.propagate = ([handler] if not helper else []) + ([console] if not helper else []), False
+        logger.setLevel(logging.INFO if logger.name == "zoo" else logging.WARNING)
+    with warnings.catch_warnings():
+        logging.captureWarnings(True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            for logger, level, propagate, handlers in kept:
+                logger.setLevel(level)
+                logger.propagate, logger.handlers = propagate, handlers
+            handler.close()

@@ -56,10 +56,6 @@ class Backbone(nn.Module):
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:32]
 
-    def rebuild_arguments(self) -> dict[str, Any]:
-        """Constructor arguments to change so that the same network is built without fetching pretrained weights."""
-        return {}
-
 
 class Identity(Backbone):
     """The inputs themselves, flattened: for tables, whose rows are features already."""
@@ -94,7 +90,7 @@ class MLP(Backbone):
     ):
         super().__init__()
         if not hidden:
-            raise ValueError("backbone mlp: hidden names no layer; give at least one width, or take backbone=identity")
+            raise ValueError("hidden names no layer; give at least one width, or take backbone=identity")
         layers: list[nn.Module] = []
         width = flat_size(in_channels, image_size)
         for size in hidden:
@@ -129,7 +125,7 @@ class ConvNet(Backbone):
     ):
         super().__init__()
         if not widths:
-            raise ValueError("backbone convnet: widths names no stage; give at least one number of channels")
+            raise ValueError("widths names no stage; give at least one number of channels")
         stages: list[nn.Module] = []
         width = in_channels
         for index, size in enumerate(widths):
@@ -149,7 +145,7 @@ class ConvNet(Backbone):
     def feature_map(self, images: Tensor) -> Tensor:
         if images.dim() != 4:
             shape = tuple(images.shape)
-            raise ValueError(f"backbone convnet takes images (B, C, H, W), got {shape}: take backbone=mlp for tables")
+            raise ValueError(f"the convnet takes images (B, C, H, W), got {shape}: take backbone=mlp for tables")
         return self.stages(images)
 
 
@@ -166,8 +162,6 @@ def flat_size(in_channels: int, image_size: Sequence[int]) -> int:
 def activation_named(name: str) -> nn.Module:
     """An activation of `torch.nn` by the name of its class, such as ReLU, LeakyReLU, GELU."""
     kind = getattr(nn, name, None)
-    if not (
-        isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == "torch.nn.modules.activation"
-    ):
+    if not isinstance(kind, type) or kind.__module__ != "torch.nn.modules.activation":
         raise ValueError(f"unknown activation {name!r}: name a class of torch.nn such as ReLU, LeakyReLU, GELU, Tanh")
     return kind()

@@ -15,16 +15,19 @@ class Clip(Backbone):
     """CLIP's image embedding, not normalised, with `encode_text` for the words beside it.
 
     name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`. pretrained: a tag of open_clip or a local file
-    (read without executing pickle); None starts from random weights. Warns where the weights were trained with
+    (read without executing pickle); None or false starts from random weights. Warns where the weights were trained with
     QuickGELU and the architecture has GELU, which changes every number without an error.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), or weights out of reach.
     """
 
-    def __init__(self, *, name: str = "ViT-B-32", pretrained: str | None = None, frozen: bool = False):
+    def __init__(self, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, frozen: bool = False):
         super().__init__()
         self.name = name
+        if pretrained is True:
+            raise ValueError(f"say which weights: pretrained=TAG of open_clip for {name}, or a file, not true")
+        pretrained = pretrained or None
         check_names(name, pretrained)
         self.clip = create(name, pretrained)
         settings = self.clip.visual.preprocess_cfg
@@ -58,9 +61,6 @@ class Clip(Backbone):
         tokens = open_clip.get_tokenizer(self.name)(list(texts))
         return self.clip.encode_text(tokens.to(next(self.clip.parameters()).device))
 
-    def rebuild_arguments(self) -> dict[str, Any]:
-        return {"pretrained": None}
-
 
 def check_names(name: str, pretrained: str | None) -> None:
     import open_clip
@@ -68,11 +68,11 @@ def check_names(name: str, pretrained: str | None) -> None:
     if ":" in name:
         folder = Path(name.removeprefix("local-dir:"))
         if name.startswith("local-dir:") and not (folder / "open_clip_config.json").is_file():
-            raise ValueError(f"backbone clip: the folder {folder} holds no open_clip_config.json")
+            raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
     known = open_clip.list_models()
     if name not in known:
-        raise ValueError(f"backbone clip: unknown network {name!r}: {nearest(name, known)}")
+        raise ValueError(f"unknown network of open_clip {name!r}: {nearest(name, known)}")
     if pretrained is None:
         return
     if Path(pretrained).is_file():
@@ -81,7 +81,7 @@ def check_names(name: str, pretrained: str | None) -> None:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained.lower().replace("-", "_") not in {tag.lower().replace("-", "_") for tag in tags}:
         advice = nearest(pretrained, tags)
-        raise ValueError(f"backbone clip: {name} has no weights {pretrained!r} and there is no such file: {advice}")
+        raise ValueError(f"{name} has no weights {pretrained!r} and there is no such file: {advice}")
 
 
 def warn_quick_gelu(name: str, known: Sequence[str]) -> None:
@@ -107,7 +107,7 @@ def create(name: str, pretrained: str | None) -> Any:
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"backbone clip: {name} could not be built with its weights ({reason}): "
+            f"{name} could not be built with its weights ({reason}): "
             "give a local file as backbone.pretrained, or backbone.pretrained=null"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Any network of timm as a backbone, by its name there: `resnet18`, `resnet50.a1_in1k`, `hf-hub:...`, `local-dir:...`."""
+"""Any network of timm as a backbone, by its name there: `resnet18`, `resnet50.a1_in1k`, `hf-hub:ORG/NAME`."""
 
 import difflib
 import math
@@ -12,7 +12,7 @@ from zoo.models.backbone import Backbone
 
 
 class Timm(Backbone):
-    """A timm network without its classifier (R. Wightman, PyTorch Image Models, github.com/huggingface/pytorch-image-models).
+    """A network of PyTorch Image Models (github.com/huggingface/pytorch-image-models) without its classifier.
 
     name: passed to timm unchanged. pretrained: fetch the weights of the tag. checkpoint_path: a local .safetensors or
     .pth file of weights instead, read without executing pickle. in_channels, image_size: of the data; a network with
@@ -37,19 +37,18 @@ class Timm(Backbone):
     ):
         super().__init__()
         check_name(name)
-        self.has_weights = pretrained or checkpoint_path is not None
+        has_weights = pretrained or checkpoint_path is not None
         config = default_config(name)
-        size = wanted_size(config, image_size if not self.has_weights else None, input_size)
-        self.arguments = {"in_chans": 3 if self.has_weights else in_channels, "drop_rate": drop_rate}
+        size = wanted_size(config, image_size if not has_weights else None, input_size)
+        arguments: dict[str, Any] = {"in_chans": 3 if has_weights else in_channels, "drop_rate": drop_rate}
         if config.get("fixed_input_size"):
-            self.arguments["img_size"] = size
-        self.net = create(name, pretrained=pretrained, **self.arguments)
+            arguments["img_size"] = size
+        self.net = create(name, pretrained=pretrained, **arguments)
         if checkpoint_path is not None:
             load_weights(self.net, checkpoint_path)
         self.feature_channels = self.net.num_features
         self.feature_dim = getattr(self.net, "head_hidden_size", None) or self.net.num_features
-        self.input_size = size
-        if self.has_weights:
+        if has_weights:
             self.preprocessing = preprocessing_of(self.net.pretrained_cfg, size)
         if frozen:
             self.freeze()
@@ -67,14 +66,6 @@ class Timm(Backbone):
         rows = round(math.sqrt(tokens.shape[1] * images.shape[2] / images.shape[3]))
         return tokens.transpose(1, 2).unflatten(2, (rows, -1))
 
-    def rebuild_arguments(self) -> dict[str, Any]:
-        return {
-            "pretrained": False,
-            "checkpoint_path": None,
-            "in_channels": self.arguments["in_chans"],
-            "image_size": self.input_size,
-        }
-
 
 def is_remote(name: str) -> bool:
     return name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
@@ -87,16 +78,14 @@ def check_name(name: str) -> None:
     if is_remote(name):
         folder = Path(name.removeprefix("local-dir:"))
         if name.startswith("local-dir:") and not (folder / "config.json").is_file():
-            raise ValueError(f"backbone timm: the folder {folder} holds no config.json")
+            raise ValueError(f"the folder {folder} holds no config.json")
         return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise ValueError(
-            f"backbone timm: unknown network {architecture!r}: {nearest(architecture, timm.list_models())}"
-        )
+        raise ValueError(f"unknown network of timm {architecture!r}: {nearest(architecture, timm.list_models())}")
     tags = list(get_arch_pretrained_cfgs(architecture))
     if tag and name not in tags:
-        raise ValueError(f"backbone timm: {architecture} has no weights {tag!r}: {nearest(name, tags)}")
+        raise ValueError(f"{architecture} has no weights {tag!r}: {nearest(name, tags)}")
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
@@ -129,7 +118,7 @@ def create(name: str, *, pretrained: bool, **arguments: Any) -> Any:
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"backbone timm: {name} could not be built with its weights ({reason}): "
+            f"{name} could not be built with its weights ({reason}): "
             "give a local file as backbone.checkpoint_path, or backbone.pretrained=false"
         ) from error
 
@@ -139,7 +128,7 @@ def load_weights(net: torch.nn.Module, path: str) -> None:
     from safetensors.torch import load_file
 
     if not Path(path).is_file():
-        raise ValueError(f"backbone timm: there is no file {path} (backbone.checkpoint_path)")
+        raise ValueError(f"there is no file {path} (backbone.checkpoint_path)")
     state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state)
@@ -148,7 +137,7 @@ def load_weights(net: torch.nn.Module, path: str) -> None:
     wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
     if wrong:
         shown = ", ".join(wrong[:3])
-        raise ValueError(f"backbone timm: {path} lacks or misfits {len(wrong)} of {len(wanted)} tensors: {shown}, ...")
+        raise ValueError(f"{path} lacks or misfits {len(wrong)} of {len(wanted)} tensors: {shown}, ...")
     net.load_state_dict({key: state[key] for key in wanted})
 
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -53,6 +53,26 @@ class Resources:
         return (
             f"{self.target}: {self.registers} registers, {self.spilled} B spilled, {self.shared} B shared, "
             f"{self.warps} warps, matrix instructions {found}, {self.copies} asynchronous copies"
+        )
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration that a launcher can choose: what `compile_ahead` needs, under a name.
+
+    Every `kernels/<op>/triton.py` lists its own in `configurations()`, and a test compiles them all.
+    """
+
+    name: str
+    kernel: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    aligned: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def compile(self, target: str) -> Resources:
+        return compile_ahead(
+            self.kernel, self.signature, self.constants, target=target, aligned=self.aligned, **self.options
         )
 
 

@@ -7,9 +7,8 @@ check both paths:
     TRITON_INTERPRET=1 pytest tests/golden -k rational    the kernel, in Triton's interpreter
 """
 
-import importlib.util
+import importlib.metadata
 import os
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,19 +19,25 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@cache
-def why_no_triton() -> str | None:
-    """One line that says why Triton kernels cannot run here, or None."""
-    if importlib.util.find_spec("triton") is None:
+def _triton_problem() -> str | None:
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
         return "triton is not installed"
-    import triton
-
-    version = tuple(int(part) for part in triton.__version__.split("+")[0].split(".")[:2])
-    if version < (3, 6):
-        return f"triton {triton.__version__} is too old: 3.6 or newer is needed"
-    if not INTERPRETED and not torch.cuda.is_available():
-        return "no GPU"
+    if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < (3, 6):
+        return f"triton {version} is too old: 3.6 or newer is needed"
     return None
+
+
+TRITON_PROBLEM = _triton_problem()
+"""One line that says why Triton cannot be used at all, or None."""
+
+
+def why_no_triton() -> str | None:
+    """One line that says why Triton kernels do not run on this machine, or None."""
+    if TRITON_PROBLEM is None and not INTERPRETED and not torch.cuda.is_available():
+        return "no GPU: operations take their ATen path"
+    return TRITON_PROBLEM
 
 
 def runs_triton(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = KERNEL_DTYPES) -> bool:
@@ -40,7 +45,7 @@ def runs_triton(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = KERNEL_DTYPE
 
     bfloat16 stays with ATen in the interpreter, which computes it wrongly.
     """
-    if why_no_triton() is not None:
+    if TRITON_PROBLEM is not None:
         return False
     on_device = INTERPRETED or all(tensor.is_cuda for tensor in tensors)
     known = all(tensor.dtype in dtypes for tensor in tensors if tensor.is_floating_point())
@@ -51,3 +56,11 @@ def runs_triton(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = KERNEL_DTYPE
 def exporting() -> bool:
     """Whether the code is being traced for torch.export or ONNX, where an operation must be written in ATen."""
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+
+
+def autocast_to(tensor: Tensor) -> Tensor:
+    """`tensor` in the dtype of the autocast region around the call, or as it is outside one (float64 stays)."""
+    device = tensor.device.type
+    if tensor.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return tensor.to(torch.get_autocast_dtype(device))
+    return tensor

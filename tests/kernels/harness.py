@@ -7,13 +7,14 @@ tests/kernels/interpret_<op>.py  tests of the Triton kernel; not collected by it
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from zoo.kernels.aot import Configuration
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
@@ -60,6 +61,66 @@ def close(got: Tensor, want: Tensor, *, tolerance: float | None = None, name: st
     if want.numel():
         error = float((got - want).abs().max()) / max(1.0, float(want.abs().max()))
         assert error <= limit, f"{name}: relative error {error:.3g} beyond {limit:g}"
+
+
+def check_compiled(function: Callable[..., Any], *arguments: Any) -> None:
+    """torch.compile(fullgraph=True) gives the eager result."""
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    _all_close(compiled(*arguments), function(*arguments))
+
+
+def check_exported(function: Callable[..., Any], *arguments: Any) -> torch.export.ExportedProgram:
+    """torch.export gives the eager result, through ATen alone: no `zoo::` operator is left in the graph."""
+
+    class Wrapped(torch.nn.Module):
+        def forward(self, *values: Any) -> Any:
+            return function(*values)
+
+    program = torch.export.export(Wrapped().eval(), arguments)
+    left = {str(node.target) for node in program.graph.nodes if str(node.target).startswith("zoo")}
+    assert not left, f"left in the exported graph: {left}"
+    _all_close(program.module()(*arguments), function(*arguments))
+    return program
+
+
+def check_onnx(function: Callable[..., Any], *arguments: Tensor, path: Path, tolerance: float = 1e-4) -> None:
+    """onnxruntime gives the eager result for the exported function."""
+    import onnxruntime
+
+    class Wrapped(torch.nn.Module):
+        def forward(self, *values: Any) -> Any:
+            return function(*values)
+
+    file = path / "function.onnx"
+    torch.onnx.export(Wrapped().eval(), arguments, file, dynamo=True, external_data=False, verbose=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    got = session.run(None, {name: value.numpy() for name, value in zip(names, arguments)})
+    want = function(*arguments)
+    want = want if isinstance(want, tuple) else (want,)
+    for g, w in zip(got, want, strict=True):
+        close(torch.from_numpy(g), w, tolerance=tolerance)
+
+
+def check_ahead(
+    configurations: Iterable[Configuration], *targets: str, matrix: bool = False, registers: int = 255
+) -> None:
+    """Every configuration compiles, fits, spills nothing, stays within `registers`, and uses the matrix units."""
+    for configuration in configurations:
+        for target in targets:
+            found = configuration.compile(target)
+            where = f"{configuration.name} {found}"
+            assert found.fits, where
+            assert found.spilled == 0, where
+            assert found.registers <= (512 if target.startswith("gfx") else registers), where
+            assert bool(found.matrix) or not matrix, where
+
+
+def _all_close(got: Any, want: Any) -> None:
+    got, want = (value if isinstance(value, tuple) else (value,) for value in (got, want))
+    for g, w in zip(got, want, strict=True):
+        close(g, w) if g.is_floating_point() else torch.testing.assert_close(g, w)
 
 
 class GuardBands(TorchDispatchMode):

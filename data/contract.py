@@ -50,5 +50,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        tuples: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         return cls(**tuples)

@@ -1,0 +1,208 @@
+"""The base of all data modules: splits, loaders and order are decided here, once, for every kind of data."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+from zoo.data.contract import Facts, Preprocessing
+from zoo.data.dataset import Split
+from zoo.data.errors import DataError
+from zoo.data.sampler import GlobalSampler, evaluation_batch_size
+from zoo.data.source import Source
+from zoo.data.splits import stratified_split
+from zoo.data.transforms import Transform
+
+SPLITS = ("train", "val", "test")
+
+
+class ZooDataModule(LightningDataModule):
+    """Images or rows with labels and, where there are any, concepts, in three splits.
+
+    A kind of data defines `facts`, `data_preprocessing` and `sources`, and `check` where a user can err.
+
+    Args:
+        batch_size: items in a batch over all processes together.
+        num_workers: processes that read ahead; the batches do not depend on it.
+        seed: of the split, the order and the augmentation.
+        val_fraction: share of the training data held out for each of validation and test that the data do not bring.
+        augment: vary the training pictures (shifts; mirroring where the data allow it).
+        image_size: height and width of the default preprocessing, where the data's own size will not do.
+        preprocessing: what pictures go through, as a `Preprocessing` or its dictionary; None is the data's own.
+    """
+
+    mirrors: ClassVar[bool] = False
+    """Whether a mirrored picture is still one of its class."""
+
+    train_set: Any
+    val_set: Any
+    test_set: Any
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        augment: bool = False,
+        image_size: int | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise DataError(f"data.batch_size={batch_size}: give at least 1")
+        if not 0 < val_fraction < 0.5:
+            raise DataError(f"data.val_fraction={val_fraction}: give a share above 0 and below 0.5")
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.val_fraction, self.augment, self.image_size = val_fraction, augment, image_size
+        self._preprocessing = _as_preprocessing(preprocessing)
+        self._indices: dict[str, tuple[Source, np.ndarray]] | None = None
+        self._ready = False
+
+    @property
+    def facts(self) -> Facts:
+        """What a model has to know; no image is decoded."""
+        raise NotImplementedError
+
+    @property
+    def data_preprocessing(self) -> Preprocessing:
+        """What suits the data at their own size."""
+        raise NotImplementedError
+
+    def sources(self) -> dict[str, Source]:
+        """The data by split: "train", and "val" and "test" where the data bring them."""
+        raise NotImplementedError
+
+    def check(self) -> list[str]:
+        """All mistakes that can be found without reading an image: what, where, what to do; one line each."""
+        return []
+
+    @property
+    def default_preprocessing(self) -> Preprocessing:
+        """The data's own preprocessing, at `image_size` where that is given."""
+        own = self.data_preprocessing
+        return replace(own, image_size=(self.image_size, self.image_size)) if self.image_size else own
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is in force."""
+        return self._preprocessing or self.default_preprocessing
+
+    def use_preprocessing(self, preprocessing: Preprocessing | Mapping[str, Any] | None) -> None:
+        """Take a backbone's preprocessing instead of the data's own (None returns to that)."""
+        self._preprocessing = _as_preprocessing(preprocessing)
+        self._ready = False
+
+    @property
+    def split_indices(self) -> dict[str, list[int]]:
+        """Which items each split holds, as positions in the data's own order of the file or folder they come from."""
+        return {split: indices.tolist() for split, (_, indices) in self._split().items()}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the three splits; later calls cost nothing.
+
+        Raises:
+            DataError: what `check` found.
+        """
+        if self._ready:
+            return
+        if problems := self.check():
+            raise DataError(*problems)
+        transform = self.make_transform()
+        for split, (source, indices) in self._split().items():
+            augmented = self.augment and split == "train" and transform is not None
+            items = Split(source, indices, transform=transform, seed=self.seed, augmented=augmented, flip=self.mirrors)
+            setattr(self, f"{split}_set", items)
+        self._ready = True
+
+    def make_transform(self) -> Transform | None:
+        """From a source's picture to the tensor a model sees; None leaves it as it is."""
+        return Transform(self.preprocessing)
+
+    def raw(self, split: str, index: int) -> np.ndarray:
+        """Item `index` of a split before preprocessing: uint8 (H, W, C), C 1 or 3."""
+        source, indices = self._split()[split]
+        return source.read(int(indices[index])).numpy().transpose(1, 2, 0)
+
+    def name(self, split: str, index: int) -> str:
+        """What to call item `index` of a split: its path, or its number."""
+        source, indices = self._split()[split]
+        return source.names[int(indices[index])]
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test")
+
+    def _loader(self, split: str, *, shuffle: bool = False) -> DataLoader:
+        self.setup()
+        return make_loader(
+            getattr(self, f"{split}_set"),
+            shuffle=shuffle,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world=self.trainer.world_size if self.trainer else 1,
+        )
+
+    def _split(self) -> dict[str, tuple[Source, np.ndarray]]:
+        """Source and indices of each split: as the data bring it, or cut from the training data."""
+        if self._indices is not None:
+            return self._indices
+        sources = self.sources()
+        absent = [split for split in SPLITS if split not in sources]
+        train = sources["train"]
+        strata = train.labels if train.labels.ndim == 1 else None
+        parts = stratified_split(
+            train.names, strata=strata, fractions=[self.val_fraction] * len(absent), seed=self.seed
+        )
+        cut = {split: (train, part) for split, part in zip(["train", *absent], parts)}
+        brought = {split: (source, np.arange(len(source))) for split, source in sources.items() if split != "train"}
+        self._indices = {split: {**cut, **brought}[split] for split in SPLITS}
+        return self._indices
+
+
+def make_loader(
+    items: Any, *, shuffle: bool, batch_size: int, num_workers: int, seed: int, rank: int, world: int
+) -> DataLoader:
+    """A loader whose order and batches do not depend on the number of workers or processes.
+
+    Raises:
+        DataError: the batch cannot be shared evenly, or there is nothing to load.
+    """
+    if batch_size % world:
+        raise DataError(
+            f"data.batch_size={batch_size} cannot be shared by {world} processes: give a multiple of {world}"
+        )
+    if len(items) < world:
+        raise DataError(f"a split has {len(items)} items for {world} processes: take fewer devices or more data")
+    per_process = batch_size // world
+    if not shuffle:
+        per_process = evaluation_batch_size(len(items), per_process=per_process, world=world)
+    return DataLoader(
+        items,
+        batch_size=per_process,
+        sampler=GlobalSampler(items, shuffle=shuffle, seed=seed, rank=rank, world=world),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def _as_preprocessing(values: Preprocessing | Mapping[str, Any] | None) -> Preprocessing | None:
+    if values is None or isinstance(values, Preprocessing):
+        return values
+    plain = {key: value if isinstance(value, str | int | float) else list(value) for key, value in values.items()}
+    try:
+        return Preprocessing.from_dict(plain)
+    except TypeError as error:
+        raise DataError(
+            f"data.preprocessing: {error}; it takes image_size, mean, std, crop_pct, interpolation"
+        ) from None

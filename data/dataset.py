@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
 from zoo.data.source import Source
 from zoo.data.transforms import Transform, augment
 
@@ -13,8 +14,8 @@ from zoo.data.transforms import Transform, augment
 class Split(Dataset):
     """Items `indices` of a source as `image` (C, H, W), `label`, `index` and, where the data have them, `concepts`.
 
-    augmented: vary the pictures (see `transforms.augment`, also for `flip`) by random numbers that depend on the seed, the
-    epoch and the index only, whatever worker reads them. transform None: pictures as they are read.
+    augmented: vary the pictures (see `transforms.augment`, also for `flip`) by random numbers that depend on the seed,
+    the epoch and the index only, whatever worker reads them. transform None: pictures as they are read.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ are the same for all images of a class (as in AwA), and each class has its own r
 """
 
 import numpy as np
+
 from zoo.data.contract import Facts, Preprocessing
 from zoo.data.module import ZooDataModule
 from zoo.data.source import ArraySource, Source

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
+
 from zoo.data.contract import Facts, Preprocessing
 from zoo.data.dataset import Split
 from zoo.data.errors import DataError
@@ -127,7 +128,7 @@ class ZooDataModule(LightningDataModule):
         source, indices = self._split()[split]
         return source.read(int(indices[index])).numpy().transpose(1, 2, 0)
 
-    def name(self, split: str, index: int) -> str:
+    def item_name(self, split: str, index: int) -> str:
         """What to call item `index` of a split: its path, or its number."""
         source, indices = self._split()[split]
         return source.names[int(indices[index])]
@@ -179,9 +180,7 @@ def make_loader(
         DataError: the batch cannot be shared evenly, or there is nothing to load.
     """
     if batch_size % world:
-        raise DataError(
-            f"data.batch_size={batch_size} cannot be shared by {world} processes: give a multiple of {world}"
-        )
+        raise DataError(f"data.batch_size={batch_size}: {world} processes cannot share it; give a multiple of {world}")
     if len(items) < world:
         raise DataError(f"a split has {len(items)} items for {world} processes: take fewer devices or more data")
     per_process = batch_size // world

@@ -43,8 +43,8 @@ class GlobalSampler(DistributedSampler):
 def evaluation_batch_size(size: int, *, per_process: int, world: int) -> int:
     """The smallest batch, at least `per_process`, with which all processes see equally many batches of `size` items.
 
-    Processes that share `size` items without repeating any differ by one item; a process that had one batch more than the
-    others would wait for them for ever.
+    Processes that share `size` items without repeating any differ by one item; a process that had one batch more than
+    the others would wait for them for ever.
 
     >>> evaluation_batch_size(65, per_process=32, world=2)
     33

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
 from zoo.data.contract import Preprocessing
 from zoo.data.errors import ImageError
 
@@ -56,7 +57,7 @@ def _decode_jpeg(content: bytes) -> Tensor:
 
 
 def to_uint8(image: Any) -> Tensor:
-    """A PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W), all 8 bit, as uint8 (C, H, W), C 1 or 3.
+    """A PIL image, a uint8 array (H, W[, C]) or a uint8 tensor ([C,] H, W) as uint8 tensor (C, H, W), C 1 or 3.
 
     Palettes and CMYK become RGB, transparency becomes white, 16-bit grey keeps its upper byte.
 
@@ -132,7 +133,7 @@ def set_channels(image: Tensor, channels: int) -> Tensor:
 
 
 def resize_and_crop(image: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Resize so that the crop keeps `crop_pct` of the shorter side, then take the centre; on uint8, with antialiasing."""
+    """Resize so that the crop keeps `crop_pct` of the shorter side, and take the centre; uint8, with antialiasing."""
     height, width = preprocessing.image_size
     old_height, old_width = image.shape[-2:]
     full_height, full_width = int(height / preprocessing.crop_pct), int(width / preprocessing.crop_pct)
@@ -150,7 +151,7 @@ def resize_and_crop(image: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def augment(image: Tensor, *, rng: np.random.Generator, flip: bool) -> Tensor:
-    """Shift uint8 (C, H, W) by up to an eighth of its size, repeating the border, and mirror every second one if `flip`."""
+    """Shift uint8 (C, H, W) by up to an eighth of its size, repeating the border; if `flip`, mirror every second one."""
     height, width = image.shape[-2:]
     rows, columns = max(1, height // 8), max(1, width // 8)
     down, right = int(rng.integers(-rows, rows + 1)), int(rng.integers(-columns, columns + 1))

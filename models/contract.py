@@ -2,8 +2,8 @@
 
     images (B, C, H, W) --backbone--> features (B, D) --bottleneck--> latent --head--> Output
 
-A model is a `ZooModel` with a `backbone`; `forward` takes images, `forward_features` takes what the backbone returns, and
-both give the same result. `loss` holds the method's terms by their names in the paper.
+A model is a `ZooModel` with a `backbone`; `forward` takes images, `forward_features` takes what the backbone returns,
+and both give the same result. `loss` holds the method's terms by their names in the paper.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Output:
     """What a model returns for a batch.
 
     prediction: (B, M) class logits, or (B, T) values in regression.
-    concepts: (B, K) in [0, 1], in the order of `model.concept_names`, as predicted (an intervention does not change it).
+    concepts: (B, K) in [0, 1], in the order of `model.concept_names`, as predicted: an intervention does not change it.
     latent: (B, ...) what the head sees, after an intervention.
     code: what crosses the link of a split model, as the integers or reals that are sent.
     extras: further named tensors that the loss or a metric needs (`concept_logits`, `mean`, `logvar`, ...).
@@ -104,8 +104,8 @@ class ZooModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def diagnostics(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """What is worth measuring beside the loss (rate in bits, bytes on the link): tensors that are averaged over a
-        split, logged as `val/<name>` and shown in the result."""
+        """What is worth measuring beside the loss (rate in bits, bytes on the link): tensors, averaged over a split,
+        logged as `val/<name>` and shown in the result."""
         return {}
 
     def stages(self) -> list[Stage]:
@@ -113,7 +113,11 @@ class ZooModel(nn.Module):
         return [Stage()]
 
     def prepare(self, datamodule: Any) -> None:
-        """Fit what is not trained by gradient (concept vectors, codebooks, calibration); the result lives in buffers."""
+        """Fit what is not trained by gradient (concept vectors, codebooks); the result lives in buffers."""
+
+    def finish_stage(self, stage: Stage, datamodule: Any) -> None:
+        """Called with the best weights of each stage: what has to be read off a trained network (percentiles of its
+        logits, the range of its code)."""
 
     def fitted_arguments(self) -> dict[str, Any]:
         """Constructor arguments that `prepare` has changed, so that the saved model can be rebuilt (plain values)."""

@@ -30,7 +30,9 @@ class Predictions:
 def predict(model: ZooModel, batches: Iterable[Batch]) -> Predictions:
     """Run `model` in evaluation mode over `batches`."""
     model.eval()
-    rows: dict[str, list[Tensor]] = {name: [] for name in ("prediction", "label", "index", "concepts", "concept_labels")}
+    rows: dict[str, list[Tensor]] = {
+        name: [] for name in ("prediction", "label", "index", "concepts", "concept_labels")
+    }
     sums: dict[str, float] = {}
     count = 0
     for batch in batches:
@@ -87,7 +89,9 @@ def correction_curve(
     model.eval()
     encoded = [_encoded(model, batch) for batch in batches]
     width = encoded[0]["concepts"].shape[1]
-    orders = [torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed + t)).tolist() for t in range(trials)]
+    orders = [
+        torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed + t)).tolist() for t in range(trials)
+    ]
     curve = []
     for corrected in range(len(groups) + 1):
         right = total = 0

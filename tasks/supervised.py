@@ -1,4 +1,4 @@
-"""Supervised learning of any zoo model: the model's own loss, one optimiser a stage, validation metrics by the data's task."""
+"""Supervised learning of any zoo model: its own loss, one optimiser a stage, validation metrics by the data's task."""
 
 import math
 from typing import Any, Literal
@@ -78,11 +78,11 @@ class SupervisedTask(pl.LightningModule):
         if not torch.isfinite(loss):
             shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
             raise FloatingPointError(
-                f"the loss is not finite in stage {self.stage.name!r}, epoch {self.current_epoch}, step {index} ({shown}): "
+                f"the loss is not finite: stage {self.stage.name!r}, epoch {self.current_epoch}, step {index} ({shown}): "
                 f"lower task.lr (now {self.lr:g}) or set trainer.gradient_clip_val=1"
             )
-        size = len(batch["index"])
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        shown = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(shown, on_step=False, on_epoch=True, batch_size=len(batch["index"]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -133,7 +133,9 @@ def select_stage(model: ZooModel, stage: Stage) -> None:
     rest too."""
     frozen = {id(p) for module in model.modules() if getattr(module, "frozen", False) for p in module.parameters()}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(id(parameter) not in frozen and any(name.startswith(prefix) for prefix in stage.trains))
+        parameter.requires_grad_(
+            id(parameter) not in frozen and any(name.startswith(prefix) for prefix in stage.trains)
+        )
     model.train()
     for module in model.modules():
         own = list(module.parameters())

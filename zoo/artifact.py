@@ -97,12 +97,18 @@ def read_info(path: Path) -> ModelInfo:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file, or a truncated one ({error}): fetch or train it again") from None
+        raise UserError(
+            f"{path}: not a safetensors file, or a truncated one ({error}): fetch or train it again"
+        ) from None
     if "zoo" not in metadata:
-        raise UserError(f"{path}: holds no description of a zoo model: bring it in with python -m zoo convert MODEL {path}")
+        raise UserError(
+            f"{path}: holds no description of a zoo model: bring it in with python -m zoo convert MODEL {path}"
+        )
     values = json.loads(metadata["zoo"])
     if values.get("format", 0) > FORMAT:
-        raise UserError(f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade")
+        raise UserError(
+            f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade"
+        )
     return ModelInfo(**values)
 
 
@@ -118,7 +124,9 @@ def find_weights(source: str) -> Path:
     if source == "latest" or path.exists():
         run = find_run(source)
         if not run.weights.is_file():
-            raise UserError(f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}")
+            raise UserError(
+                f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}"
+            )
         return run.weights
     from zoo.catalogue import models
     from zoo.errors import suggest
@@ -126,7 +134,9 @@ def find_weights(source: str) -> Path:
     name, _, tag = source.partition(":")
     known = {entry.name: entry for entry in models()}
     if name not in known:
-        raise UserError(f"{source!r} is neither a run nor a model of the catalogue: {suggest(name, [*known, 'latest'])}")
+        raise UserError(
+            f"{source!r} is neither a run nor a model of the catalogue: {suggest(name, [*known, 'latest'])}"
+        )
     from zoo.checkpoints import fetch_checkpoint
 
     return fetch_checkpoint(name, tag or None)
@@ -162,7 +172,9 @@ def load_weights(model: "ZooModel", path: Path) -> None:
     own = model.state_dict()
     needed = {key for key in own if not key.startswith(type(model).training_only)}
     problems = [f"{path}: lacks {key}" for key in sorted(needed - state.keys())[:5]]
-    problems += [f"{path}: {key} is not part of {type(model).__name__}" for key in sorted(state.keys() - own.keys())[:5]]
+    problems += [
+        f"{path}: {key} is not part of {type(model).__name__}" for key in sorted(state.keys() - own.keys())[:5]
+    ]
     problems += [
         f"{path}: {key} has shape {tuple(state[key].shape)}, the model expects {tuple(own[key].shape)}"
         for key in sorted(own.keys() & state.keys())
@@ -171,3 +183,23 @@ def load_weights(model: "ZooModel", path: Path) -> None:
     if problems:
         raise UserError(*problems)
     model.load_state_dict(state, strict=False)
+
+
+def load_fitting(model: "ZooModel", source: str) -> list[str]:
+    """Start a model from other weights: copy every tensor whose name and shape agree; returns the names of those that
+    keep their initial values (a head for other classes).
+
+    Raises:
+        UserError: nothing agrees.
+    """
+    from safetensors.torch import load_file
+
+    state = load_file(find_weights(source))
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise UserError(
+            f"init_from={source}: none of its {len(state)} tensors fits this model: give a run of the same model"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())

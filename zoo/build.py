@@ -1,7 +1,7 @@
 """From a checked configuration to objects: data module, backbone, model.
 
-A constructor argument named like a field of the data's `Facts` is filled from the data unless the configuration gives it,
-and `backbone` is filled with the configured backbone. That is the whole of the wiring.
+A constructor argument named like a field of the data's `Facts` is filled from the data unless the configuration gives
+it, and `backbone` is filled with the configured backbone. That is the whole of the wiring.
 """
 
 import inspect
@@ -43,7 +43,11 @@ def construct(node: dict[str, Any], supplied: dict[str, Any], label: str) -> Any
     parameters = inspect.signature(target).parameters
     filled = {name: value for name, value in supplied.items() if name in parameters and own.get(name) is None}
     arguments = own | filled
-    required = [name for name, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    required = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     missing = [name for name in required if name not in arguments]
     if missing:
         raise UserError(*(f"{label} needs {name}: give {label}.{name}=..." for name in missing))
@@ -101,7 +105,9 @@ def build_model(config: dict[str, Any], datamodule: "ZooDataModule") -> "ZooMode
     return assemble(config["model"], backbone_node if wants_backbone else None, backbone, facts)
 
 
-def assemble(node: dict[str, Any], backbone_node: dict[str, Any] | None, backbone: Any, facts: dict[str, Any]) -> "ZooModel":
+def assemble(
+    node: dict[str, Any], backbone_node: dict[str, Any] | None, backbone: Any, facts: dict[str, Any]
+) -> "ZooModel":
     """Construct a model and note on it how to do so again."""
     supplied = facts if backbone is None else facts | {"backbone": backbone}
     model = construct(node, supplied, "model")
@@ -137,8 +143,8 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
         data: a data configuration ("digits", "data.root=..." cannot be given here) whose facts fill `num_outputs`,
             `concept_names`, `image_size` and so on; without it those that the model needs are given in `arguments`.
         backbone: as in `backbone=` of the command line ("convnet", "timm:resnet18").
-        arguments: the model's constructor arguments, or `num_outputs`, `concept_names`, `concept_groups`, `in_channels`,
-            `image_size`, `task`.
+        arguments: the model's constructor arguments, or `num_outputs`, `concept_names`, `concept_groups`,
+            `in_channels`, `image_size`, `task`.
 
     Raises:
         UserError: unknown names or arguments, or something the model needs that is not given.
@@ -163,10 +169,10 @@ _FACT_NAMES = ("task", "num_outputs", "class_names", "concept_names", "concept_g
 
 
 def meta_check(config: dict[str, Any], datamodule: "ZooDataModule") -> list[str]:
-    """Build the model on the meta device and push two empty images through: shape mistakes as lines, nothing computed."""
+    """Push two empty images through the model on the meta device: shape mistakes as lines, nothing computed."""
     import torch
 
-    offline = {key: value for key, value in config.items()}
+    offline = dict(config)
     if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
         offline["backbone"] = offline["backbone"] | {"pretrained": False}
     try:
@@ -185,5 +191,3 @@ def meta_check(config: dict[str, Any], datamodule: "ZooDataModule") -> list[str]
     if tuple(prediction.shape) != (2, facts.num_outputs):
         return [f"shapes: the model predicts {tuple(prediction.shape[1:])} for {facts.num_outputs} outputs"]
     return []
-
-

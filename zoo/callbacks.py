@@ -17,7 +17,7 @@ log = logging.getLogger("zoo")
 
 
 class MetricsFile(pl.Callback):
-    """metrics.csv: one row an epoch, written whole and renamed. Its rows travel in the checkpoint, so that a resumed run
+    """metrics.csv: one row an epoch, written whole and renamed. Its rows travel in the checkpoint: a resumed run
     goes on from the epoch it resumes at, without doubled or lost rows."""
 
     def __init__(self, path: Path, stage: str, earlier: list[dict[str, Any]]):

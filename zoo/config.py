@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo import catalogue
@@ -28,11 +28,6 @@ from zoo.signatures import mismatch, parameters
 
 SHORTHANDS = {"timm": "name", "clip": "name"}
 """`backbone=timm:resnet18` stands for `backbone=timm backbone.name=resnet18`."""
-
-
-def groups() -> dict[str, list[str]]:
-    """The configuration groups and the names in each."""
-    return {group: catalogue.options(group) for group in catalogue.groups()}
 
 
 def sweep(overrides: list[str]) -> list[list[str]]:
@@ -61,8 +56,10 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         parsed = _parse(_expand(words))
         for override in parsed:
             if override.is_sweep_override():
-                raise UserError(f"{override.input_line}: several values need a sweep: add -m to run them one after another")
-        known = groups()
+                raise UserError(
+                    f"{override.input_line}: several values need a sweep: add -m to run them one after another"
+                )
+        known = catalogue.groups()
         choices = [override for override in parsed if _is_group(override, known)]
         values = [override for override in parsed if not _is_group(override, known)]
         wrong = [line for override in choices if (line := _wrong_choice(override, known, searchpath)) is not None]
@@ -80,6 +77,25 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
     wrong += _wrong_types(plain, skip=bool(wrong))
     if wrong:
         raise UserError(*dict.fromkeys(wrong))
+    return plain
+
+
+def apply_to(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """A stored configuration with some of its values replaced.
+
+    Raises:
+        UserError: a line for each key that it does not hold and each value of the wrong type.
+    """
+    node = OmegaConf.create(config)
+    parsed = _parse(words)
+    wrong = [line for override in parsed if (line := _wrong_key(override, node, {}))]
+    if not wrong:
+        for override in parsed:
+            OmegaConf.update(node, override.key_or_group, override.value(), force_add=True)
+    plain = _resolve(node)
+    wrong += _wrong_types(plain, skip=bool(wrong))
+    if wrong:
+        raise UserError(*wrong)
     return plain
 
 
@@ -120,7 +136,7 @@ def _own_recipes(words: list[str]) -> Iterator[tuple[list[str], list[str]]]:
         result, wrong = [], []
         for word in words:
             group, _, value = word.partition("=")
-            if value.endswith((".yaml", ".yml")) and group in groups():
+            if value.endswith((".yaml", ".yml")) and group in catalogue.groups():
                 source = Path(value).expanduser()
                 if not source.is_file():
                     wrong.append(f"{group}: there is no file {value}")
@@ -152,9 +168,14 @@ def _compose(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("zoo.conf", version_base="1.3", job_name="zoo"):
-            return compose("config", overrides=overrides)
+            config = compose("config", overrides=overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"configuration: {' '.join(str(error).split())}") from None
+    chosen = config.hydra.runtime.choices
+    with open_dict(config):
+        config.update({f"{group}_name": chosen[group] for group in ("model", "data", "backbone", "task")})
+        del config["hydra"]
+    return config
 
 
 def _valid_keys(node: Any) -> set[str] | None:
@@ -204,7 +225,6 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"configuration: {' '.join(str(error).split())}") from None
     assert isinstance(plain, dict)
-    plain.pop("hydra", None)
     plain.pop("experiment", None)
     return {str(key): value for key, value in plain.items()}
 

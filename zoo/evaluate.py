@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from zoo.data.module import ZooDataModule
 from zoo.models.contract import ZooModel
 from zoo.tasks.cost import latency_ms, macs, parameter_count
@@ -21,9 +23,12 @@ def evaluate(
     facts = datamodule.facts
     result = score(predict(model, loader), task=facts.task, concept_names=model.concept_names)
     if corrections and facts.task == "classification" and "concept_acc" in result:
-        groups = tuple(indices for _, indices in facts.concept_groups) or tuple((k,) for k in range(len(model.concept_names)))
+        groups = tuple(indices for _, indices in facts.concept_groups) or tuple(
+            (k,) for k in range(len(model.concept_names))
+        )
         result["corrections"] = correction_curve(model, loader, groups=groups)
     if cost:
-        image = datamodule.example_image()
-        result |= {"parameters": parameter_count(model), "macs": macs(model, image), "latency_ms": round(latency_ms(model, image), 3)}
+        image = torch.zeros(1, facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ()))
+        latency = round(latency_ms(model, image), 3)
+        result |= {"parameters": parameter_count(model), "macs": macs(model, image), "latency_ms": latency}
     return result

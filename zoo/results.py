@@ -46,7 +46,9 @@ def _text(name: str, value: Any) -> str:
 
 def show_result(result: dict[str, Any]) -> None:
     """Print the result table, where things are, and what to type next."""
-    title = f"{result['model']} on {result['data']} ({result['metrics']['samples']} test images, {result['seconds']:g} s)"
+    title = (
+        f"{result['model']} on {result['data']} ({result['metrics']['samples']} test images, {result['seconds']:g} s)"
+    )
     print_table(["measure", "value"], rows(result["metrics"]), title=title)
     folder = result["run"]
     print(f"\nrun      {folder}")

@@ -91,7 +91,9 @@ def create_run(output_dir: str, task: str, name: str) -> Run:
             except FileExistsError:
                 continue
     except OSError as error:
-        raise UserError(f"output_dir={output_dir}: {error.strerror or error}: give a folder that can be written") from None
+        raise UserError(
+            f"output_dir={output_dir}: {error.strerror or error}: give a folder that can be written"
+        ) from None
     for link in (parent / "latest", Path(output_dir) / "latest"):
         with replacing(link) as beside:
             beside.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
@@ -113,7 +115,9 @@ def find_run(name: str, output_dir: str = "outputs") -> Run:
     if name == "latest":
         raise UserError(f"there is no run below {output_dir} yet: start one with python -m zoo train")
     what = "it has no config.yaml" if path.is_dir() else "there is no such folder"
-    raise UserError(f"{name} is no run: {what}; python -m zoo train prints the folder of a run, and `latest` is the newest")
+    raise UserError(
+        f"{name} is no run: {what}; python -m zoo train prints the folder of a run, and `latest` is the newest"
+    )
 
 
 def record_configuration(run: Run, config: dict[str, Any], overrides: list[str]) -> None:

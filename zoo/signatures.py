@@ -80,7 +80,9 @@ def parameters(target: str) -> dict[str, Parameter] | None:
         function = constructors[0]
     assert isinstance(function, ast.FunctionDef)
     arguments = function.args
-    positional = [argument for argument in arguments.posonlyargs + arguments.args if argument.arg not in ("self", "cls")]
+    positional = [
+        argument for argument in arguments.posonlyargs + arguments.args if argument.arg not in ("self", "cls")
+    ]
     defaults = len(arguments.defaults)
     result = {
         argument.arg: Parameter(_text(argument.annotation), position < len(positional) - defaults)
@@ -144,7 +146,8 @@ def _options(node: ast.expr) -> list[tuple]:
     if isinstance(node, ast.Subscript):
         name = ast.unparse(node.value).rpartition(".")[2]
         if name == "Literal":
-            values = ast.literal_eval(f"({ast.unparse(node.slice)},)")
+            items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            values = [ast.literal_eval(item) for item in items]
             return [("one of " + ", ".join(map(repr, values)), lambda v: v in values)]
         if name == "Optional":
             return [*_options(node.slice), _SIMPLE["None"]]

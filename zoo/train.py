@@ -1,8 +1,8 @@
 """One training from configuration to result: prepare, fit every stage, measure the best weights, write the run folder.
 
-Everything that a later run needs to go on lies in the folder, so resuming is running again: a stage whose last checkpoint
-is complete is skipped, the one in progress continues from its last epoch, and each epoch draws its randomness from (seed,
-stage, epoch), which makes the outcome that of an uninterrupted run.
+Everything that a later run needs to go on lies in the folder, so resuming is running again: a stage whose last
+checkpoint is complete is skipped, the one in progress continues from its last epoch, and each epoch draws its
+randomness from (seed, stage, epoch), which makes the outcome that of an uninterrupted run.
 """
 
 import logging
@@ -76,7 +76,8 @@ def _train(config: dict[str, Any], run: Run) -> dict[str, Any] | None:
     session = Session(config, run, datamodule, model)
     datamodule.setup("fit")
     if config.get("init_from"):
-        load_fitting(model, config["init_from"])
+        rest = load_fitting(model, config["init_from"])
+        log.info(f"started from {config['init_from']}" + (f"; new: {', '.join(rest[:8])}" if rest else ""))
     use_feature_cache(session)
     prepare(session)
     fit(session)
@@ -162,13 +163,20 @@ def fit_stage(session: Session, stage: Stage, epochs: int, folder: Path) -> None
     facts = session.datamodule.facts
     options = plain_arguments(session.config["task"])
     task = SupervisedTask(
-        session.model, task=facts.task, num_outputs=facts.num_outputs, stage=stage, seed=session.config["seed"], **options
+        session.model,
+        task=facts.task,
+        num_outputs=facts.num_outputs,
+        stage=stage,
+        seed=session.config["seed"],
+        **options,
     )
     metrics = MetricsFile(session.run.metrics, stage.name, _rows_before(session.run.metrics, stage))
     trainer = build_trainer(session, task, metrics, folder, epochs)
     last = folder / "last.ckpt"
     try:
-        trainer.fit(task, datamodule=session.datamodule, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        trainer.fit(
+            task, datamodule=session.datamodule, ckpt_path=str(last) if last.is_file() else None, weights_only=True
+        )
     except SystemExit as leaving:
         raise KeyboardInterrupt from leaving
     best = folder / "best.ckpt"
@@ -184,11 +192,19 @@ def _rows_before(path: Path, stage: Stage) -> list[dict[str, Any]]:
     return rows[:first]
 
 
-def build_trainer(session: Session, task: SupervisedTask, metrics: MetricsFile, folder: Path, epochs: int) -> pl.Trainer:
+def build_trainer(
+    session: Session, task: SupervisedTask, metrics: MetricsFile, folder: Path, epochs: int
+) -> pl.Trainer:
     """Lightning's Trainer with the callbacks of a run."""
     monitor, mode = task.monitor
     checkpoint = ModelCheckpoint(
-        folder, "best", monitor=monitor, mode=mode, save_last=True, save_on_train_epoch_end=True, enable_version_counter=False
+        folder,
+        "best",
+        monitor=monitor,
+        mode=mode,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
     )
     terminal = sys.stdout.isatty()
     callbacks: list[pl.Callback] = [metrics, checkpoint] + ([RichProgressBar(leave=False)] if terminal else [])
@@ -241,12 +257,14 @@ def finish(session: Session, seconds: float) -> dict[str, Any]:
 
 def _describe(session: Session) -> Any:
     data = session.datamodule
-    return describe(session.model, session.config["model_name"], data.facts, data.preprocessing, session.config["data_name"])
+    return describe(
+        session.model, session.config["model_name"], data.facts, data.preprocessing, session.config["data_name"]
+    )
 
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Lines of the loggers `zoo` and Lightning, and warnings, in train.log; the zoo's own on stdout where no bar runs."""
+    """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout where no bar runs."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler(sys.stdout)

@@ -26,6 +26,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(*mistakes)
     facts = datamodule.facts
     concepts = f", {len(facts.concept_names)} concepts" if facts.concept_names else ""
-    size = "x".join(map(str, (facts.in_channels, *facts.image_size))) if facts.image_size != (0, 0) else f"{facts.in_channels} columns"
+    size = (
+        "x".join(map(str, (facts.in_channels, *facts.image_size)))
+        if facts.image_size != (0, 0)
+        else f"{facts.in_channels} columns"
+    )
     print(f"ok: {config['model_name']} on {config['data_name']} ({facts.num_outputs} outputs{concepts}, {size})")
     return 0

@@ -17,7 +17,9 @@ python -m zoo train model=cbm --cfg job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides; resume=RUN goes on with a run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="Hydra overrides; resume=RUN goes on with a run"
+    )
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, nothing else on stdout")
@@ -53,7 +55,12 @@ def _resume(name: str, words: list[str], args: argparse.Namespace) -> int:
 
     refused = [word for word in words if not word.lstrip("+").startswith("trainer.")]
     if refused:
-        raise UserError(*(f"{word}: a resumed run keeps its settings (only trainer.* may change): start a new run" for word in refused))
+        raise UserError(
+            *(
+                f"{word}: a resumed run keeps its settings (only trainer.* may change): start a new run"
+                for word in refused
+            )
+        )
     found = find_run(name)
     config = apply_to(found.config(), words)
     from zoo.train import train

@@ -1,0 +1,261 @@
+"""Energy-based concept bottleneck (ECBM): Xu, Qin, Mi, Wang, Li, ICLR 2024, arXiv 2401.14142.
+
+Three energies share embeddings of classes and of concept states; low energy means "fits together":
+
+    class    E_xy(x, y)    = e_xy(a_xy(x), u_y)
+    concept  E_xc(x, k, j) = e_k (a_xc(x), u_kj),  j = 1 where concept k is present
+    global   E_cy(c, y)    = e_cy(P [v_1 .. v_K], u_y)
+
+with e(a, u) = w . ReLU(a + a * u) + b. Each is trained as softmax regression on negative energies. A prediction is an
+optimisation: logits of y and c start at 0 and descend the joint energy; after a correction y is found anew.
+
+Where the released code differs from what is computed here:
+- It reads the first half of the concept table as "absent" in E_xc and as "present" in E_cy; `upstream_order=True`.
+- It stops inference as soon as the batch's mean E_xy has not fallen by more than 1 in ten steps, which on energies of
+  ordinary scale is after 11 steps, far from converged; `patience=10, delta=1.0`. Here `steps` steps are taken always,
+  so that a sample's result does not depend on its batch.
+- It declares a layer `fc_c` (H x H) that it never uses.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.models.contract import Batch, Intervention, Output, ZooModel
+
+CLAMP = 5.0
+
+
+def energy_table(query: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """e(a, u) = w . ReLU(a + a * u) + b for every pair of a query (N, H) and an embedding (M, H): (N, M).
+
+    No component of a normalised u is below -1, so ReLU(a + a * u) = ReLU(a) * (1 + u): the table is a matrix product.
+    """
+    return F.relu(query) @ (weight * (1 + embedding)).mT + bias
+
+
+class ECBM(ZooModel):
+    """Concepts and class by descent of a joint energy.
+
+    Args:
+        backbone: gives features (B, D).
+        hidden: width H of the energies.
+        class_weight, concept_weight, global_weight: of the three losses (the concept loss is summed over concepts).
+        flip_samples, flip_concepts: share of rows and of columns of the true concepts that are flipped before E_cy
+            sees them in training.
+        inference_weights: of E_xy, E_xc and E_cy in prediction.
+        intervention_weight: of E_cy, alone, when y is found anew after a correction.
+        steps: Adam steps of a prediction, at rate `inference_lr`.
+        patience, delta: stop as the released code does (see above); None takes all steps.
+        upstream_order: the released reading of the concept table.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        concept_names: tuple[str, ...],
+        num_outputs: int,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        class_weight: float = 3.0,
+        concept_weight: float = 1.0,
+        global_weight: float = 1.0,
+        flip_samples: float = 0.2,
+        flip_concepts: float = 0.2,
+        inference_weights: tuple[float, float, float] = (1.0, 1.0, 0.01),
+        intervention_weight: float = 3.0,
+        steps: int = 100,
+        inference_lr: float = 0.1,
+        patience: int | None = None,
+        delta: float = 1.0,
+        upstream_order: bool = False,
+    ):
+        super().__init__()
+        if not concept_names:
+            raise ValueError("ecbm needs data with concepts: choose data that name theirs (zoo list data)")
+        self.backbone = backbone
+        self.concept_names = tuple(concept_names)
+        width, concepts = int(backbone.feature_dim), len(self.concept_names)  # type: ignore[arg-type]
+        self.class_weight, self.concept_weight, self.global_weight = class_weight, concept_weight, global_weight
+        self.flip_samples, self.flip_concepts = flip_samples, flip_concepts
+        self.inference_weights = (inference_weights[0], inference_weights[1], inference_weights[2])
+        self.intervention_weight = intervention_weight
+        self.steps, self.inference_lr, self.patience, self.delta = steps, inference_lr, patience, delta
+        self.upstream_order = upstream_order
+
+        self.dropout = nn.Dropout(dropout)
+        self.class_embedding = nn.Parameter(torch.randn(num_outputs, hidden))
+        self.concept_embedding = nn.Parameter(torch.randn(2, concepts, hidden))
+        self.class_query = nn.Linear(width, hidden)
+        self.concept_query = nn.Linear(width, hidden)
+        self.global_query = nn.Linear(concepts * hidden, hidden)
+        self.class_energy_of = nn.Linear(hidden, 1)
+        self.global_energy_of = nn.Linear(hidden, 1)
+        bound = hidden**-0.5
+        self.concept_energy_weight = nn.Parameter(torch.empty(concepts, hidden).uniform_(-bound, bound))
+        self.concept_energy_bias = nn.Parameter(torch.empty(concepts).uniform_(-bound, bound))
+
+    def class_energy(self, features: Tensor) -> Tensor:
+        """E_xy of features (B, D) with every class: (B, M)."""
+        query, head = self.dropout(self.class_query(features)), self.class_energy_of
+        return energy_table(query, F.normalize(self.class_embedding, dim=-1), head.weight, head.bias)
+
+    def concept_energy(self, features: Tensor) -> Tensor:
+        """E_xc of features (B, D) with every concept, absent (0) and present (1): (B, K, 2)."""
+        query = self.dropout(self.concept_query(features))
+        states = F.normalize(self.concept_embedding, dim=-1)
+        # one row per (state, concept): each concept has its own weight and bias
+        weighted = (self.concept_energy_weight * (1 + states)).flatten(0, 1)
+        table = F.relu(query) @ weighted.mT
+        return table.unflatten(-1, states.shape[:2]).mT + self.concept_energy_bias[:, None]
+
+    def global_energy(self, concepts: Tensor) -> Tensor:
+        """E_cy of concepts (B, K) in {0, 1} with every class: (B, M)."""
+        head = self.global_energy_of
+        return energy_table(
+            self._concepts_query(concepts), F.normalize(self.class_embedding, dim=-1), head.weight, head.bias
+        )
+
+    def _concepts_query(self, concepts: Tensor) -> Tensor:
+        absent, present = self.concept_embedding.flip(0) if self.upstream_order else self.concept_embedding
+        chosen = torch.where((concepts > 0.5)[..., None], present, absent)
+        return self.global_query(chosen.flatten(1))
+
+    def forward_features(self, features: Tensor, intervene: Intervention | None = None) -> Output:
+        """features (B, D). While training, predictions are the classes and states of least energy; in evaluation they
+        come from `infer`, whose logits of y are `prediction`."""
+        extras = {"class_energy": self.class_energy(features), "concept_energy": self.concept_energy(features)}
+        if self.training:
+            concepts = (-extras["concept_energy"]).softmax(-1)[..., 1]
+            return Output(-extras["class_energy"], concepts=concepts, latent=concepts, extras=extras)
+        y_logits, c_logits, _ = self.infer(features)
+        concepts = latent = c_logits.softmax(-1)[..., 1]
+        if intervene is not None:
+            touched = intervene.mask.to(concepts.device).expand_as(concepts).any(-1)
+            if touched.any():
+                corrected, latent = self._correct(features, c_logits, concepts, intervene)
+                y_logits = torch.where(touched[:, None], corrected, y_logits)
+        return Output(y_logits, concepts=concepts, latent=latent, extras=extras)
+
+    def _correct(
+        self, features: Tensor, c_logits: Tensor, concepts: Tensor, intervene: Intervention
+    ) -> tuple[Tensor, Tensor]:
+        """Clamp corrected concepts to logits of +-5 and find y anew from the concepts alone."""
+        values = intervene.values.to(concepts).expand_as(concepts)
+        mask = intervene.mask.to(concepts.device).expand_as(concepts)
+        clamped = torch.stack((0.5 - values, values - 0.5), dim=-1) * 2 * CLAMP
+        c_logits = torch.where(mask[..., None], clamped, c_logits)
+        y_logits, c_logits, _ = self.infer(features, weights=(0.0, 0.0, self.intervention_weight), c_logits=c_logits)
+        return y_logits, intervene.apply(concepts)
+
+    def infer(
+        self,
+        features: Tensor,
+        *,
+        weights: tuple[float, float, float] | None = None,
+        c_logits: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, int]:
+        """Descend the joint energy from logits of 0: logits of y (B, M), of c (B, K, 2), and the steps taken.
+
+        Args:
+            weights: of E_xy, E_xc and E_cy; default `inference_weights`.
+            c_logits: where the concepts start.
+        """
+        weights = weights or self.inference_weights
+        with torch.inference_mode(False), torch.no_grad():
+            queries = self.class_query(features), self.concept_query(features)
+            y = queries[0].new_zeros(len(features), len(self.class_embedding))
+            c = (
+                queries[0].new_zeros(len(features), len(self.concept_names), 2)
+                if c_logits is None
+                else c_logits.clone()
+            )
+        with torch.inference_mode(False), torch.enable_grad():
+            y, c = y.requires_grad_(), c.requires_grad_()
+            adam = torch.optim.Adam([y, c], lr=self.inference_lr)
+            best, waited, step = math.inf, 0, 0
+            for step in range(1, self.steps + 1):  # noqa: B007
+                energies = self.soft_energies(queries, y, c)
+                total = torch.stack([energy.sum() for energy in energies]) @ energies[0].new_tensor(weights)
+                y.grad, c.grad = torch.autograd.grad(total, (y, c))
+                adam.step()
+                if self.patience is None:
+                    continue
+                check = float(energies[0].detach().mean())
+                best, waited = (check, 0) if check < best - self.delta else (best, waited + 1)
+                if waited >= self.patience:
+                    break
+        return y.detach(), c.detach(), step
+
+    def soft_energies(
+        self, queries: tuple[Tensor, Tensor], y_logits: Tensor, c_logits: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """E_xy (B,), E_xc (B, K) and E_cy (B,) at a soft class and soft concept states.
+
+        The soft embeddings are the normalised means of the embeddings under softmax(logits). E_cy takes hard concepts,
+        so that no gradient reaches their logits through it.
+
+        Args:
+            queries: `class_query(features)` and `concept_query(features)`, both (B, H).
+            y_logits: (B, M). c_logits: (B, K, 2).
+        """
+        states = c_logits.softmax(-1)
+        u_y = F.normalize(y_logits.softmax(-1) @ self.class_embedding, dim=-1)
+        u_c = F.normalize(torch.einsum("bkj,jkh->bkh", states, self.concept_embedding), dim=-1)
+        hard = self._concepts_query(states[..., 1])
+
+        def energy(query: Tensor, head: nn.Linear) -> Tensor:
+            return (F.relu(query) * (1 + u_y)) @ head.weight[0] + head.bias
+
+        e_xc = torch.einsum("bh,kh,bkh->bk", F.relu(queries[1]), self.concept_energy_weight, 1 + u_c)
+        return (
+            energy(queries[0], self.class_energy_of),
+            e_xc + self.concept_energy_bias,
+            energy(hard, self.global_energy_of),
+        )
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """class_weight * CE(-E_xy, y) + concept_weight * sum_k CE(-E_xc[k], c_k) + global_weight * CE(-E_cy, y)."""
+        concepts = (batch["concepts"] > 0.5).long()
+        seen = self.flip(concepts) if self.training else concepts
+        terms = {
+            "class": F.cross_entropy(-output.extras["class_energy"], batch["label"]),
+            "concept": F.cross_entropy(-output.extras["concept_energy"].mT, concepts, reduction="none").mean(0).sum(),
+            "global": F.cross_entropy(-self.global_energy(seen), batch["label"]),
+        }
+        weighted = self.class_weight * terms["class"] + self.concept_weight * terms["concept"]
+        return terms | {"loss": weighted + self.global_weight * terms["global"]}
+
+    def flip(self, concepts: Tensor) -> Tensor:
+        """Flip the same random columns (ceil(flip_concepts * K)) in random rows (ceil(flip_samples * B)) of (B, K)."""
+        rows = torch.randperm(len(concepts), device=concepts.device)[: math.ceil(self.flip_samples * len(concepts))]
+        columns = torch.randperm(concepts.shape[1], device=concepts.device)
+        columns = columns[: math.ceil(self.flip_concepts * concepts.shape[1])]
+        flipped = concepts.clone()
+        flipped[rows[:, None], columns] = 1 - flipped[rows[:, None], columns]
+        return flipped
+
+    @classmethod
+    def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keys of xmed-lab/ECBM: per-concept classifiers are stacked; `fc_c`, `y_prob` and `c_prob` are unused."""
+        concepts = sum(key.startswith("classifier_xc.") and key.endswith(".weight") for key in state)
+        renamed = {
+            "xy_fc1": "class_query",
+            "xc_fc1": "concept_query",
+            "concept_proj": "global_query",
+            "classifier_xy": "class_energy_of",
+            "classifier_cy": "global_energy_of",
+        }
+        ours: dict[str, Any] = {
+            "class_embedding": state["y_embedding"],
+            "concept_embedding": state["c_embedding"].unflatten(0, (2, concepts)),
+            "concept_energy_weight": torch.cat([state[f"classifier_xc.{k}.weight"] for k in range(concepts)]),
+            "concept_energy_bias": torch.cat([state[f"classifier_xc.{k}.bias"] for k in range(concepts)]),
+        }
+        for old, new in renamed.items():
+            ours |= {f"{new}.{part}": state[f"{old}.{part}"] for part in ("weight", "bias")}
+        return ours

@@ -133,7 +133,7 @@ def _correction(curve: list[float]) -> str:
 def _preprocessing(values: dict[str, Any]) -> str:
     if not values:
         return ""
-    return "## Preprocessing\n\n" + _table(("step", "value"), [(key, value) for key, value in values.items()])
+    return "## Preprocessing\n\n" + _table(("step", "value"), values.items())
 
 
 def _published(entry: Entry | None) -> str:

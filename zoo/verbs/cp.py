@@ -1,10 +1,10 @@
-"""`python -m zoo cp`: a model's recipe as a file of your own."""
+"""`cp`: a model's recipe as a file of your own."""
 
 import argparse
 import shutil
 from pathlib import Path
 
-ABOUT = "copy a model's recipe to edit it; train takes it as model=FILE"
+ABOUT = "Copy a model's recipe to edit it; train takes it as model=FILE."
 EXAMPLES = """
 python -m zoo cp cbm mine.yaml
 python -m zoo train model=mine.yaml

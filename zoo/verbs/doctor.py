@@ -1,4 +1,4 @@
-"""`python -m zoo doctor`: what this machine can run, and what stands in the way."""
+"""`doctor`: what this machine can run, and what stands in the way."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-ABOUT = "versions, devices, which kernels run where, free disk, and what is wrong"
+ABOUT = "Show versions, devices, which kernels run where, free disk, and what is wrong."
 EXAMPLES = """
 python -m zoo doctor
 python -m zoo doctor --json

@@ -1,8 +1,8 @@
-"""`python -m zoo download`: released weights into the cache, for a machine that is offline later."""
+"""`download`: released weights into the cache, for a machine that is offline later."""
 
 import argparse
 
-ABOUT = "fetch released weights into the cache, checked by their hash"
+ABOUT = "Fetch released weights into the cache, checked by their hash."
 EXAMPLES = """
 python -m zoo download litv2
 python -m zoo download litv2:small

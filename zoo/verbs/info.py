@@ -1,9 +1,9 @@
-"""`python -m zoo info`: everything the catalogue says about one model."""
+"""`info`: everything the catalogue says about one model."""
 
 import argparse
 from typing import Any
 
-ABOUT = "a model's paper, defaults, published figures, weights and training command"
+ABOUT = "Show a model's paper, defaults, published figures, weights and training command."
 EXAMPLES = """
 python -m zoo info cbm
 python -m zoo info litv2 --json

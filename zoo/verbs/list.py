@@ -1,8 +1,8 @@
-"""`python -m zoo list`: the models of the catalogue."""
+"""`list`: the models of the catalogue."""
 
 import argparse
 
-ABOUT = "the models of the catalogue, by family"
+ABOUT = "List the models of the catalogue, by family."
 EXAMPLES = """
 python -m zoo list
 python -m zoo list 'lit*'

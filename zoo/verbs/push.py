@@ -1,4 +1,4 @@
-"""`python -m zoo push`: a run's model to the Hugging Face Hub, with its card.
+"""`push`: a run's model to the Hugging Face Hub, with its card.
 
 Uploaded are the weights, model.json, result.json and the card. Configuration, logs and the report stay here: they may
 hold paths and pictures of yours.
@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-ABOUT = "upload a run's model and card to the Hugging Face Hub"
+ABOUT = "Upload a run's model and card to the Hugging Face Hub."
 EXAMPLES = """
 python -m zoo push latest my-name/my-model --dry-run
 python -m zoo push latest my-name/my-model --private

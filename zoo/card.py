@@ -1,14 +1,18 @@
 """MODEL_CARD.md: what a person who finds the weights needs to know, in the form the Hugging Face Hub renders."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from zoo import catalogue
 from zoo.catalogue import Entry
+from zoo.errors import UserError
 
 SHOWN_CONCEPTS = 60
-METRICS = {
+LABELS = {
     "acc": "accuracy",
     "balanced_acc": "balanced accuracy",
     "rmse": "root mean squared error",
@@ -16,9 +20,12 @@ METRICS = {
     "r2": "R²",
     "concept_acc": "concept accuracy",
     "concept_acc_all": "images with all concepts right",
+    "parameters": "parameters",
+    "macs": "multiply-accumulates an image",
+    "latency_ms": "CPU latency, one image (ms)",
 }
-COSTS = {"parameters": "parameters", "macs": "multiply-accumulates per image", "latency_ms": "CPU latency, ms"}
-HUB_METRICS = {"acc": "accuracy", "rmse": "mse", "mae": "mae", "r2": "r_squared"}
+NOT_ROWS = ("samples", "per_concept", "corrections")
+HUB_METRICS = {"acc": "accuracy", "rmse": "rmse", "mae": "mae", "r2": "r_squared"}
 
 
 def model_card(info: dict[str, Any], result: dict[str, Any], entry: Entry | None = None, *, repo: str = "") -> str:
@@ -26,24 +33,45 @@ def model_card(info: dict[str, Any], result: dict[str, Any], entry: Entry | None
 
     Args:
         info: model.json (`zoo.artifact.ModelInfo` as a dict).
-        result: result.json; `test` holds the scores, beside it `correction_curve` and the costs.
+        result: result.json, whose `metrics` are what `zoo.evaluate.evaluate` returns; may be empty.
         entry: the model's catalogue entry, for paper, licence and published figures.
         repo: `org/name` on the Hub, for the usage snippet.
     """
-    scores = result.get("test") or {}
+    scores = result.get("metrics") or {}
     sections = [
         _front_matter(info, scores, entry),
         _heading(info, entry),
         _usage(info, repo),
-        _scores(scores, result),
+        _scores(scores),
         _concepts(info, scores),
-        _correction(result.get("correction_curve") or []),
+        _correction(scores.get("corrections") or []),
         _preprocessing(info.get("preprocessing") or {}),
         _published(entry),
         _limits(info, scores),
         _citation(entry),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def card_of(folder: Path, *, repo: str = "") -> str:
+    """The card of a saved model, from its folder's model.json and, where it is, result.json.
+
+    Raises:
+        UserError: there is no model.json, or it cannot be read.
+    """
+    info = _read_json(folder / "model.json")
+    result = _read_json(folder / "result.json") if (folder / "result.json").is_file() else {}
+    entry = catalogue.entry(info["name"]) if info.get("name") in catalogue.names() else None
+    return model_card(info, result, entry, repo=repo)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: there is no such file: finish the training first") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: no valid JSON ({error}): write it again with train or convert") from None
 
 
 def _front_matter(info: dict[str, Any], scores: dict[str, Any], entry: Entry | None) -> str:
@@ -100,9 +128,9 @@ python -m zoo explain FOLDER image.png
 ```"""
 
 
-def _scores(scores: dict[str, Any], result: dict[str, Any]) -> str:
-    rows = [(label, _number(scores[key])) for key, label in METRICS.items() if key in scores]
-    rows += [(label, _number(result[key])) for key, label in COSTS.items() if result.get(key) is not None]
+def _scores(scores: dict[str, Any]) -> str:
+    rows = [(label, _number(scores[key])) for key, label in LABELS.items() if key in scores]
+    rows += [(key, _number(value)) for key, value in scores.items() if key not in (*LABELS, *NOT_ROWS)]
     if not rows:
         return "## Results\n\nNot evaluated yet."
     samples = f" on {scores['samples']} test samples" if scores.get("samples") else ""

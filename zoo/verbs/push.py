@@ -1,7 +1,7 @@
 """`push`: a run's model to the Hugging Face Hub, with its card.
 
-Uploaded are the weights, model.json, result.json and the card. Configuration, logs and the report stay here: they may
-hold paths and pictures of yours.
+Uploaded are the weights, model.json, result.json (without its path) and the card. Configuration, logs and the report
+stay here: they may hold paths and pictures of yours.
 """
 
 import argparse
@@ -13,7 +13,7 @@ EXAMPLES = """
 python -m zoo push latest my-name/my-model --dry-run
 python -m zoo push latest my-name/my-model --private
 """
-FILES = ("model.safetensors", "model.json", "result.json")
+FILES = ("model.safetensors", "model.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,23 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.errors import UserError
-
     _check_repo(args.repo)
-    folder = _folder(args.source)
-    missing = [name for name in FILES[:2] if not (folder / name).is_file()]
-    if missing:
-        raise UserError(*(f"{folder}: there is no {name}: finish the training first" for name in missing))
-    files = {name: folder / name for name in FILES if (folder / name).is_file()}
-    card = _card(folder, args.repo)
-    if args.dry_run:
-        print(card)
-        print(f"would upload to https://huggingface.co/{args.repo}:")
-        for name, path in files.items():
-            print(f"  {name}  {path.stat().st_size:,} bytes")
-        print(f"  README.md  {len(card.encode()):,} bytes (the card above)")
+    contents = _contents(_folder(args.source), args.repo)
+    if not args.dry_run:
+        print(_upload(args.repo, contents, private=args.private))
         return
-    print(_upload(args.repo, files, card, private=args.private))
+    card = contents["README.md"]
+    assert isinstance(card, bytes)
+    print(card.decode())
+    print(f"would upload to https://huggingface.co/{args.repo}:")
+    for name, content in contents.items():
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        print(f"  {name}  {size:,} bytes")
 
 
 def _check_repo(repo: str) -> None:
@@ -63,18 +58,23 @@ def _folder(source: str) -> Path:
     return path if (path / "model.safetensors").is_file() else find_run(source).folder
 
 
-def _card(folder: Path, repo: str) -> str:
-    from zoo import catalogue
-    from zoo.card import model_card
+def _contents(folder: Path, repo: str) -> dict[str, bytes | Path]:
+    """What is uploaded, by name on the Hub."""
+    from zoo.card import card_of
+    from zoo.errors import UserError
 
-    info = json.loads((folder / "model.json").read_text())
-    result_file = folder / "result.json"
-    result = json.loads(result_file.read_text()) if result_file.is_file() else {}
-    entry = catalogue.entry(info["name"]) if info["name"] in catalogue.names() else None
-    return model_card(info, result, entry, repo=repo)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(*(f"{folder}: there is no {name}: finish the training first" for name in missing))
+    contents: dict[str, bytes | Path] = {name: folder / name for name in FILES}
+    if (folder / "result.json").is_file():
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result.pop("run", None)
+        contents["result.json"] = json.dumps(result, indent=2).encode()
+    return contents | {"README.md": card_of(folder, repo=repo).encode()}
 
 
-def _upload(repo: str, files: dict[str, Path], card: str, *, private: bool) -> str:
+def _upload(repo: str, contents: dict[str, bytes | Path], *, private: bool) -> str:
     """One commit with everything; returns its address."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError
@@ -86,8 +86,7 @@ def _upload(repo: str, files: dict[str, Path], card: str, *, private: bool) -> s
         raise UserError("push needs the network, and ZOO_OFFLINE or HF_HUB_OFFLINE is set: unset it")
     if get_token() is None:
         raise UserError("no Hub token: run `hf auth login`, or set HF_TOKEN to a token that may write")
-    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
-    operations.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode()))
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in contents.items()]
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)

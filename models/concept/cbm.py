@@ -9,8 +9,8 @@
     joint        min CE(y) + lambda * sum_k BCE_k
 
 Where the released code (yewsiang/ConceptBottleneck, MIT) differs from the default here:
-- its bottleneck is the raw logits (`bottleneck="logit"`); logits leak information beyond the concepts, so that correcting
-  them helps less or hurts (a linear head on "dot" data, whose concepts say nothing about the label, still learns it);
+- its bottleneck is the raw logits (`bottleneck="logit"`); logits leak information beyond the concepts, so that
+  correcting them helps less or hurts (on "dot" data, whose concepts say nothing about the label, they still predict it);
 - its imbalance weight multiplies positives and negatives alike (`imbalance="weight"`);
 - its concept loss is summed and the total divided by 1 + lambda * K (`concept_reduction="normalized_sum"`).
 """
@@ -31,11 +31,14 @@ from zoo.models.contract import Batch, Intervention, Output, Stage
 class CBM(ConceptModel):
     """Images to concepts to a label.
 
-    training: "joint", "sequential" or "independent". bottleneck: what the head sees of a concept: "sigmoid", "logit"
-    or "relu". concept_loss_weight: lambda. concept_reduction: over concepts, "mean", "sum", or "normalized_sum" (the sum,
-    and all terms divided by 1 + lambda * K). head_hidden: widths of the head's hidden layers. extra_dims: further
-    entries of the bottleneck without a meaning, after `extra_activation`. percentiles: where a person sets a concept of a
-    logit or relu bottleneck, absent and present mean these percentiles of its values on the training data.
+    training: "joint", "sequential" or "independent".
+    bottleneck: what the head sees of a concept: "sigmoid", "logit" or "relu".
+    concept_loss_weight: lambda.
+    concept_reduction: over concepts, "mean", "sum", or "normalized_sum" (the sum, and all terms over 1 + lambda * K).
+    head_hidden: widths of the head's hidden layers.
+    extra_dims: further entries of the bottleneck without a meaning, after `extra_activation`.
+    percentiles: what absent and present mean in a logit or relu bottleneck, when a person sets a concept there:
+        these percentiles of its values on the training data, read off by `finish_stage`.
 
     Raises:
         ValueError: no concepts in the data, or independent training with another bottleneck than sigmoid.
@@ -72,11 +75,11 @@ class CBM(ConceptModel):
         )
         if training == "independent" and bottleneck != "sigmoid":
             raise ValueError(
-                f"bottleneck={bottleneck} cannot take training=independent, whose head sees 0 and 1: take sigmoid"
+                f"training=independent shows the head 0 and 1: bottleneck={bottleneck} cannot, take sigmoid"
             )
         if len(percentiles) != 2 or not 0 < percentiles[0] < percentiles[1] < 100:
             raise ValueError(
-                f"percentiles={list(percentiles)}: give two, between 0 and 100 and rising, such as [5, 95]"
+                f"percentiles={list(percentiles)}: give two rising ones between 0 and 100, such as [5, 95]"
             )
         self.training_mode, self.bottleneck_mode = training, bottleneck
         self.concept_loss_weight, self.concept_reduction = concept_loss_weight, concept_reduction
@@ -157,7 +160,7 @@ class CBM(ConceptModel):
         self.fit_percentiles(torch.cat(logits))
 
     def fit_percentiles(self, concept_logits: Tensor) -> None:
-        """Let absent and present mean the `percentiles` of what the head sees of each concept; concept_logits (N, K)."""
+        """Let absent and present mean `percentiles` of what the head sees of each concept; concept_logits (N, K)."""
         share = torch.tensor(tuple(self.percentiles), dtype=torch.float64, device=concept_logits.device) / 100
         for index, column in enumerate(self.bottleneck(concept_logits).double().unbind(1)):
             absent, present = torch.quantile(column, share)

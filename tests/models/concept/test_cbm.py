@@ -136,14 +136,14 @@ def end_to_end_cbm(case: Case) -> dict:
 
 
 @adapter("cbm", "test_time_intervention")
-def test_time_intervention(case: Case) -> dict:
+def corrected_at_test_time(case: Case) -> dict:
     """The backbone is the identity and so is the concept layer, so that the model is given concept logits."""
     arguments, given = case.arguments, case.input
     count = arguments["n_concepts"]
     logits, instance = given["concept_logits"], given["c_instance"]
     visible = torch.where(given["certainty"] == arguments["invisible_certainty"], 0, instance)
     mask = torch.isin(given["group_of_concept"], given["intervened_groups"])
-    result = {}
+    result: dict = {}
     for variant, values in [
         ("logit_class", given["c_class"]),
         ("sigmoid_class", given["c_class"]),

@@ -64,3 +64,10 @@ def autocast_to(tensor: Tensor) -> Tensor:
     if tensor.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return tensor.to(torch.get_autocast_dtype(device))
     return tensor
+
+
+def dot_precision() -> str:
+    """How a kernel multiplies float32 matrices: as PyTorch does, TF32 where the user allows it, else to float32."""
+    if torch.backends.cuda.matmul.allow_tf32:
+        return "tf32"
+    return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"

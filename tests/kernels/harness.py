@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from zoo.kernels.aot import Configuration
 
 FOLDER = Path(__file__).resolve().parent
@@ -171,7 +172,9 @@ class GuardBands(TorchDispatchMode):
         super().__exit__(*error)
         if error[0] is None:
             for whole, outside in self.bands:
-                assert bool((whole[outside] == SENTINEL).all()), "a kernel wrote outside its output"
+                assert bool((whole[outside] == torch.tensor(SENTINEL).to(whole.dtype)).all()), (
+                    "a kernel wrote outside its output"
+                )
 
 
 def place(like: Tensor, fill: float) -> Tensor:

@@ -1,0 +1,67 @@
+"""The same on a CPU: tiles of logits that stay in the cache, and a backward that touches the chosen rows only.
+
+Dense autograd costs 4 B S V D operations and several passes over B S V logits; here they are 4 B V D and none.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS, TILE = 256, 256 * 1024
+"""Positions multiplied at a time, and logits kept at a time (1 MiB of float32)."""
+
+
+def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """hidden (B, S, D), embedding (V, D), mask (B, S) -> top (B, V) in float32 or wider, at (B, V) int32."""
+    batch, length, dim = hidden.shape
+    concepts = embedding.shape[0]
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    top = torch.full((batch, concepts), float("-inf"), dtype=wide, device=hidden.device)
+    at = torch.full((batch, concepts), -1, dtype=torch.int32, device=hidden.device)
+    images = max(1, ROWS // max(1, length))
+    step = max(64, TILE // max(1, images * length))
+    outside = None if mask is None else ~mask.bool()[:, :, None]
+    for v in range(0, concepts if length else 0, step):
+        columns = embedding[v : v + step].t()
+        for b in range(0, batch, images):
+            rows = hidden[b : b + images]
+            logits = (rows.reshape(-1, dim) @ columns).view(rows.shape[0], length, -1)
+            if outside is not None:
+                logits.masked_fill_(outside[b : b + images], float("-inf"))
+            best, place = logits.max(1)
+            top[b : b + images, v : v + step] = best
+            at[b : b + images, v : v + step] = place
+    if outside is not None:
+        at.masked_fill_(top == float("-inf"), -1)
+    return top, at
+
+
+def chosen_pairs(grad: Tensor, at: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The (image position, concept, gradient) triples (A,) that a gradient passes through."""
+    image, concept = ((grad != 0) & (at >= 0)).nonzero(as_tuple=True)
+    return image * length + at[image, concept], concept, grad[image, concept]
+
+
+def bags(keys: Tensor, rows: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort pairs by key: rows and weights (A,) in that order, and where each of `count` bags starts (count + 1,)."""
+    keys, order = keys.sort(stable=True)
+    offsets = torch.searchsorted(keys, torch.arange(count + 1, device=keys.device))
+    return rows[order], weights[order], offsets
+
+
+def max_dot_backward(grad: Tensor, hidden: Tensor, embedding: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """dh[b, at[b,v]] += g_bv e_v and de_v += g_bv h[b, at[b,v]]."""
+    batch, length, dim = hidden.shape
+    position, concept, weight = chosen_pairs(grad, at, length)
+    flat = hidden.reshape(-1, dim)
+    dh = _weighted_sums(embedding, *bags(position, concept, weight, batch * length))
+    de = _weighted_sums(flat, *bags(concept, position, weight, embedding.shape[0]))
+    return dh.view_as(hidden), de
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """sum of weights[p] * table[rows[p]] over each bag of pairs."""
+    if not rows.numel():
+        return table.new_zeros(offsets.numel() - 1, table.shape[1])
+    weights = weights.to(table.dtype)
+    return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)

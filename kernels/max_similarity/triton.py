@@ -1,0 +1,129 @@
+"""Maximum similarity on a GPU: the logits (B, S, V) exist one tile at a time, in registers.
+
+Forward: a program owns BV concepts of one image and walks over the positions, keeping a running maximum and its place.
+Backward: only B V of the B S V logits pass a gradient. They are sorted by the row they go to, and a program adds up the
+rows of one bag: no atomics, the same bits every time.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from zoo.kernels.aot import Configuration
+from zoo.kernels.dispatch import dot_precision
+from zoo.kernels.max_similarity.aten import bags, chosen_pairs
+
+
+@triton.jit
+def max_dot_kernel(
+    hidden, embedding, mask, top, at, S, V, D,
+    BS: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """top[b,v] = max_s <h_bs, e_v>, at[b,v] = the first such s, -1 if there is none."""
+    image = tl.program_id(1).to(tl.int64)
+    v = tl.program_id(0) * BV + tl.arange(0, BV)  # [BV]
+    d = tl.arange(0, BD)  # [BD]
+    best = tl.full((BV,), float("-inf"), tl.float32)
+    place = tl.full((BV,), -1, tl.int32)
+    for first in range(0, S, BS):
+        s = first + tl.arange(0, BS)  # [BS]
+        logits = tl.zeros((BS, BV), tl.float32)
+        # a plain loop: an unrolled one would keep every slice of D in shared memory
+        for start in range(0, D, BD):
+            h_at = hidden + (image * S + s[:, None]) * D + start + d[None, :]
+            h = tl.load(h_at, mask=(s[:, None] < S) & (start + d[None, :] < D), other=0.0)
+            e_at = embedding + v[None, :].to(tl.int64) * D + start + d[:, None]
+            e = tl.load(e_at, mask=(v[None, :] < V) & (start + d[:, None] < D), other=0.0)
+            logits = tl.dot(h, e, logits, input_precision=PRECISION)
+        valid = s < S
+        if MASKED:
+            valid = valid & (tl.load(mask + image * S + s, mask=s < S, other=0) != 0)
+        logits = tl.where(valid[:, None], logits, float("-inf"))
+        highest, where = tl.max(logits, 0, return_indices=True, return_indices_tie_break_left=True)
+        better = highest > best  # strictly: the earlier position keeps a tie
+        best = tl.where(better, highest, best)
+        place = tl.where(better, first + where, place)
+    out = image * V + v
+    tl.store(top + out, best, mask=v < V)
+    tl.store(at + out, place, mask=v < V)
+
+
+@triton.jit
+def bag_kernel(table, rows, weights, offsets, out, D, BP: tl.constexpr, BD: tl.constexpr):
+    """out[bag] = sum over the pairs p of the bag of weights[p] * table[rows[p]]."""
+    bag = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)  # [BD]
+    begin, end = tl.load(offsets + bag), tl.load(offsets + bag + 1)
+    total = tl.zeros((BD,), tl.float32)
+    for first in range(begin, end, BP):
+        p = first + tl.arange(0, BP)  # [BP]
+        row = tl.load(rows + p, mask=p < end, other=0)
+        weight = tl.load(weights + p, mask=p < end, other=0.0)
+        value = tl.load(table + row[:, None] * D + d[None, :], mask=(p[:, None] < end) & (d[None, :] < D), other=0.0)
+        total += tl.sum(weight[:, None] * value.to(tl.float32), 0)
+    tl.store(out + bag * D + d, total.to(out.dtype.element_ty), mask=d < D)
+
+
+TILES = {torch.float32: (64, 32, 32, 4, 3), torch.bfloat16: (64, 128, 64, 8, 3), torch.float16: (64, 128, 64, 8, 3)}
+"""dtype: positions, concepts and features of a tile, warps, stages."""
+AMD_STAGES = 2
+BAG = (16, 128, 4)
+"""Pairs and features at a time, warps."""
+
+
+def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """hidden (B, S, D), embedding (V, D), mask (B, S) -> top (B, V) float32, at (B, V) int32."""
+    hidden, embedding = hidden.contiguous(), embedding.contiguous()
+    (batch, length, dim), concepts = hidden.shape, embedding.shape[0]
+    top = torch.empty(batch, concepts, dtype=torch.float32, device=hidden.device)
+    at = torch.empty(batch, concepts, dtype=torch.int32, device=hidden.device)
+    if not top.numel():
+        return top, at
+    positions, columns, features, warps, stages = TILES[hidden.dtype]
+    max_dot_kernel[(triton.cdiv(concepts, columns), batch)](
+        hidden, embedding, hidden if mask is None else mask.to(torch.uint8).contiguous(), top, at,
+        length, concepts, dim, BS=positions, BV=columns, BD=features, MASKED=mask is not None,
+        PRECISION=dot_precision(), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+    )  # fmt: skip
+    return top, at
+
+
+def max_dot_backward(grad: Tensor, hidden: Tensor, embedding: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """grad (B, V) and what the forward had -> dh (B, S, D), de (V, D)."""
+    batch, length, dim = hidden.shape
+    position, concept, weight = chosen_pairs(grad, at, length)
+    flat = hidden.reshape(-1, dim).contiguous()
+    dh = _weighted_sums(embedding.contiguous(), *bags(position, concept, weight, batch * length))
+    de = _weighted_sums(flat, *bags(concept, position, weight, embedding.shape[0]))
+    return dh.view_as(hidden), de
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    count, dim = offsets.numel() - 1, table.shape[1]
+    out = torch.empty(count, dim, dtype=table.dtype, device=table.device)
+    if not out.numel():
+        return out
+    pairs, features, warps = BAG
+    bag_kernel[(count, triton.cdiv(dim, features))](
+        table, rows, weights, offsets, out, dim, BP=pairs, BD=features, num_warps=warps
+    )
+    return out
+
+
+def configurations(amd: bool = False) -> Iterator[Configuration]:
+    """Every configuration that the launchers can choose."""
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+    for dtype, word in names.items():
+        bs, bv, bd, warps, stages = TILES[dtype]
+        types = {"hidden": f"*{word}", "embedding": f"*{word}", "mask": "*u8", "top": "*fp32", "at": "*i32"}
+        types |= {"S": "i32", "V": "i32", "D": "i32"}
+        precision = "ieee" if amd else "tf32x3"
+        constants = {"BS": bs, "BV": bv, "BD": bd, "MASKED": True, "PRECISION": precision}
+        options = {"num_warps": warps, "num_stages": AMD_STAGES if amd else stages}
+        yield Configuration(f"max_dot {word}", max_dot_kernel, types, constants, ("D",), options)
+    types = {"table": "*bf16", "rows": "*i64", "weights": "*fp32", "offsets": "*i64", "out": "*bf16", "D": "i32"}
+    pairs, features, warps = BAG
+    yield Configuration("bag", bag_kernel, types, {"BP": pairs, "BD": features}, ("D",), {"num_warps": warps})

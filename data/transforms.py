@@ -151,7 +151,7 @@ def resize_and_crop(image: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def augment(image: Tensor, *, rng: np.random.Generator, flip: bool) -> Tensor:
-    """Shift uint8 (C, H, W) by up to an eighth of its size, repeating the border; if `flip`, mirror every second one."""
+    """Shift uint8 (C, H, W) by up to an eighth of its size, repeating the border; if `flip`, mirror half of them."""
     height, width = image.shape[-2:]
     rows, columns = max(1, height // 8), max(1, width // 8)
     down, right = int(rng.integers(-rows, rows + 1)), int(rng.integers(-columns, columns + 1))

@@ -1,0 +1,188 @@
+"""Your own images: `ROOT/<class>/*.jpg`, or `ROOT/train/<class>/*.jpg` with `val` and `test` beside it.
+
+Each of `train`, `val` and `test` may also be a plain tar file (`ROOT/train.tar`), which is read in place. Concepts come
+from `ROOT/concepts.csv` (one row an image) or, where there is none, `ROOT/class_concepts.csv` (one row a class); see
+`zoo.data.concept_tables`.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.data.concept_tables import (
+    CLASS_KEYS,
+    FILE_KEYS,
+    ConceptTable,
+    class_rows,
+    file_rows,
+    read_table,
+    shorten,
+)
+from zoo.data.contract import Facts, Preprocessing
+from zoo.data.errors import DataError, ImageError
+from zoo.data.files import FileSource, Listing, list_images
+from zoo.data.module import ZooDataModule
+from zoo.data.source import Source
+
+log = logging.getLogger(__name__)
+
+
+class FolderDataModule(ZooDataModule):
+    """Images in class folders.
+
+    Args:
+        root: the folder, or one tar file that holds the class folders.
+        train, val, test: names of the splits' folders or tar files below `root`; None ignores one. What is absent is
+            cut from `train`; without any of them `root` itself holds the class folders.
+        channels: 3 for colour, 1 for grey.
+        mirror: whether a mirrored picture keeps its class (used by `augment`).
+        on_error: "error" stops at an unreadable image and names it; "skip" reads all images once in the beginning,
+            leaves the unreadable ones out, and lists them in the log and in `skipped`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        train: str | None = "train",
+        val: str | None = "val",
+        test: str | None = "test",
+        channels: Literal[1, 3] = 3,
+        mirror: bool = True,
+        on_error: Literal["error", "skip"] = "error",
+        **base: Any,
+    ):
+        super().__init__(**base)
+        if on_error not in ("error", "skip"):
+            raise DataError(f"data.on_error={on_error}: choose error or skip")
+        if channels not in (1, 3):
+            raise DataError(f"data.channels={channels}: choose 1 or 3")
+        self.root = Path(root).expanduser()
+        self.split_names = {"train": train, "val": val, "test": test}
+        self.channels, self.mirrors, self.on_error = channels, mirror, on_error
+        self.skipped: list[str] = []
+
+    @property
+    def facts(self) -> Facts:
+        if problems := self.check():
+            raise DataError(*problems)
+        table = self._table
+        return Facts(
+            task="classification",
+            num_outputs=len(self.classes),
+            class_names=self.classes,
+            in_channels=self.preprocessing.channels,
+            image_size=self.preprocessing.image_size,
+            concept_names=table.names if table else (),
+            concept_groups=table.groups if table else (),
+        )
+
+    @property
+    def data_preprocessing(self) -> Preprocessing:
+        return Preprocessing(image_size=(64, 64), mean=(0.5,) * self.channels, std=(0.5,) * self.channels)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the class folders, sorted."""
+        return self.listings["train"].classes
+
+    @cached_property
+    def listings(self) -> dict[str, Listing]:
+        """The images of each split that the data bring."""
+        if not self.root.exists():
+            raise DataError(f"data.root={self.root}: no such folder; give the folder that holds the class folders")
+        if self.root.is_file():
+            return {"train": list_images(self.root)}
+        found = {}
+        for split, name in self.split_names.items():
+            for path in (self.root / name, self.root / f"{name}.tar") if name else ():
+                if path.exists() and split not in found:
+                    found[split] = list_images(path)
+        if found and "train" not in found:
+            raise DataError(
+                f"{self.root}: has {' and '.join(found)}, but no folder or tar file {self.split_names['train']}"
+            )
+        return found or {"train": list_images(self.root)}
+
+    def check(self) -> list[str]:
+        try:
+            listings = self.listings
+        except DataError as error:
+            return str(error).splitlines()
+        problems = []
+        if len(self.classes) < 2:
+            here = f"{len(self.classes)} class folder{'' if len(self.classes) == 1 else 's'}"
+            problems.append(f"{listings['train'].path}: {here}; put the images of each class into a folder of its own")
+        for listing in listings.values():
+            filled = {entry.label for entry in listing.entries}
+            empty = [name for name in listing.classes if name not in filled]
+            strange = [name for name in listing.classes if name not in self.classes]
+            problems += shorten(f"{listing.path}: class {name!r} has no image; add some or remove it" for name in empty)
+            problems += shorten(f"{listing.path}: class {name!r} is not among those of train" for name in strange)
+        return problems or self._concepts[1]
+
+    def sources(self) -> dict[str, Source]:
+        concepts, _ = self._concepts
+        sources: dict[str, Source] = {}
+        for split, listing in self.listings.items():
+            source = FileSource(listing, classes=self.classes, concepts=concepts.get(split))
+            if self.on_error == "skip":
+                self._skip(source)
+            sources[split] = source
+        return sources
+
+    @cached_property
+    def _table(self) -> ConceptTable | None:
+        folder = self.root.parent if self.root.is_file() else self.root
+        for name, keys in (("concepts.csv", FILE_KEYS), ("class_concepts.csv", CLASS_KEYS)):
+            if (folder / name).exists():
+                return read_table(folder / name, keys=keys)
+        return None
+
+    @cached_property
+    def _concepts(self) -> tuple[dict[str, np.ndarray], list[str]]:
+        """(N, K) concepts of each split, and what is wrong with the table."""
+        table = self._table
+        if table is None or table.problems:
+            return {}, table.problems if table else []
+        if "file" in table.keys:
+            named = {split: self._file_names(split) for split in self.listings}
+            rows = file_rows(table, [name for names in named.values() for name in names])
+            empty = np.zeros(len(table.names), dtype=np.float32)
+            concepts = {split: np.stack([rows.get(name, empty) for name in names]) for split, names in named.items()}
+            return concepts, table.problems
+        matrix = class_rows(table, self.classes)
+        position = {name: index for index, name in enumerate(self.classes)}
+        concepts = {
+            split: matrix[[position[entry.label] for entry in listing.entries]]
+            for split, listing in self.listings.items()
+        }
+        return concepts, table.problems
+
+    def _file_names(self, split: str) -> list[str]:
+        """What concepts.csv calls the images: their path below `root`, with the split's name where it has a folder."""
+        listing = self.listings[split]
+        prefix = "" if listing.path == self.root else f"{self.split_names[split]}/"
+        return [prefix + entry.inner for entry in listing.entries]
+
+    def _skip(self, source: FileSource) -> None:
+        """Leave out what cannot be decoded, and say so."""
+
+        def problem(index: int) -> str | None:
+            try:
+                source.read(index)
+            except ImageError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor() as pool:
+            problems = list(pool.map(problem, range(len(source))))
+        bad = [line for line in problems if line]
+        source.keep([index for index, line in enumerate(problems) if not line])
+        self.skipped += bad
+        if bad:
+            log.warning("%d of %d images left out:\n%s", len(bad), len(problems), "\n".join(bad))

@@ -176,12 +176,9 @@ class CIReVL(ZooModel):
 
 
 def ranks(similarity: Tensor, target: Tensor) -> Tensor:
-    """0-based rank of the gallery images `target` (Q, T) in each row of similarity (Q, G); ties go to the lower index."""
+    """0-based rank of the gallery images `target` (Q, T) in rows of similarity (Q, G); ties go to the lower index."""
     order = similarity.argsort(dim=-1, descending=True, stable=True)
-    places = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    return places.gather(1, target)
+    return order.argsort(dim=-1).gather(1, target)
 
 
 def share_within(rank: Tensor, k: int) -> float:

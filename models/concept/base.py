@@ -23,8 +23,8 @@ class ConceptModel(ZooModel):
 
     concept_groups: name and indices of concepts that are corrected together.
     imbalance: how rare concepts weigh in the concept loss, with r_k = negatives / positives of concept k in the
-        training data: "pos_weight" scales the positives by r_k, so that both sides count alike; "weight" scales positives and
-        negatives alike by r_k, as the released code of Koh et al. does; "none".
+        training data: "pos_weight" scales the positives by r_k, so that both sides count alike; "weight" scales both
+        by r_k, as the released code of Koh et al. does; "none".
 
     Raises:
         ValueError: the data have no concepts.

@@ -10,7 +10,7 @@
 
 Where the released code (yewsiang/ConceptBottleneck, MIT) differs from the default here:
 - its bottleneck is the raw logits (`bottleneck="logit"`); logits leak information beyond the concepts, so that
-  correcting them helps less or hurts (on "dot" data, whose concepts say nothing about the label, they still predict it);
+  correcting them helps less or hurts (on "dot" data, whose concepts say nothing about the label, logits predict it);
 - its imbalance weight multiplies positives and negatives alike (`imbalance="weight"`);
 - its concept loss is summed and the total divided by 1 + lambda * K (`concept_reduction="normalized_sum"`).
 """
@@ -75,12 +75,10 @@ class CBM(ConceptModel):
         )
         if training == "independent" and bottleneck != "sigmoid":
             raise ValueError(
-                f"training=independent shows the head 0 and 1: bottleneck={bottleneck} cannot, take sigmoid"
+                f"training=independent teaches the head on 0 and 1, bottleneck={bottleneck} cannot: take sigmoid"
             )
         if len(percentiles) != 2 or not 0 < percentiles[0] < percentiles[1] < 100:
-            raise ValueError(
-                f"percentiles={list(percentiles)}: give two rising ones between 0 and 100, such as [5, 95]"
-            )
+            raise ValueError(f"percentiles={list(percentiles)}: give two rising ones within 0 and 100: [5, 95]")
         self.training_mode, self.bottleneck_mode = training, bottleneck
         self.concept_loss_weight, self.concept_reduction = concept_loss_weight, concept_reduction
         self.percentiles = percentiles

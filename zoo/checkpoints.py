@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -26,7 +27,7 @@ from zoo.terminal import ByteProgress
 from zoo.transport import open_url, refuse_plain_http
 
 BLOCK = 1 << 20
-ATTEMPTS = 3
+ATTEMPTS, PAUSE_SECONDS = 3, 0.3
 
 
 class DownloadError(ZooError):
@@ -137,7 +138,7 @@ def _from_web(url: str, sha256: str, folder: Path) -> Path:
         with FileLock(folder / f".{path.name}.lock"):
             if not (path.is_file() and file_hash(path) == sha256):
                 _download(url, sha256, path)
-    except PermissionError as error:
+    except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror}: set ZOO_HOME to another folder") from None
     return path
 
@@ -162,21 +163,21 @@ def _download(url: str, sha256: str, path: Path) -> None:
 def _receive_all(url: str, part: Path) -> None:
     """Receive until complete, continuing after a lost connection a few times."""
     for attempt in range(1, ATTEMPTS + 1):
-        before = part.stat().st_size if part.exists() else 0
         try:
             _receive(url, part)
             return
         except urllib.error.HTTPError as error:
-            part.unlink(missing_ok=True)
-            raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from None
-        except (HTTPException, OSError) as error:
-            if isinstance(error, PermissionError) or getattr(error, "errno", None) == 28:
-                raise
-            have = part.stat().st_size if part.exists() else 0
-            if attempt == ATTEMPTS:
-                kept = f"; {have:,} bytes are kept, run it again to continue" if have else ""
-                raise DownloadError(f"{url}: {getattr(error, 'reason', None) or error}{kept}") from None
-            time.sleep(0 if have > before else 0.2 * attempt)
+            problem = f"the server answers {error.code} {error.reason}"
+            if error.code < 500:
+                part.unlink(missing_ok=True)
+                break
+        except (HTTPException, urllib.error.URLError, ConnectionError, TimeoutError, SSLError) as error:
+            problem = str(getattr(error, "reason", None) or error)
+        if attempt < ATTEMPTS:
+            time.sleep(PAUSE_SECONDS * attempt)
+    have = part.stat().st_size if part.exists() else 0
+    kept = f"; {have:,} bytes are kept, run it again to continue" if have else ""
+    raise DownloadError(f"{url}: {problem}{kept}")
 
 
 def _receive(url: str, part: Path) -> None:

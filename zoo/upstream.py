@@ -62,9 +62,10 @@ def _pytorch(path: Path) -> Any:
     from pickle import UnpicklingError
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
+        if "Unsupported global" in str(error):
             raise UserError(
                 f"{path}: holds Python objects besides tensors, and loading them would execute code: "
                 "save its state_dict as safetensors with its authors' code"
@@ -73,6 +74,17 @@ def _pytorch(path: Path) -> Any:
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: not a PyTorch checkpoint, or a truncated one ({reason})") from None
+
+
+def _harmless() -> list[Any]:
+    """What training scripts like to save beside the weights and what runs no code: options and numpy scalars."""
+    import argparse
+
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [argparse.Namespace, np.dtype, *scalars, *(type(np.dtype(kind)) for kind in "?ilfd")]
 
 
 def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ card:
   url: https://arxiv.org/abs/2205.13213
   year: 2022
   license: Apache-2.0
-  checkpoints: {small: {url: "URL", sha256: SHA256, arguments: {depth: 2}}}
+  checkpoints: {small: {url: "URL", sha256: "SHA256", arguments: {depth: 2}}}
 """
 
 

@@ -1,0 +1,45 @@
+"""Tables are plain text in a pipe; colours only on terminals that want them."""
+
+import io
+import sys
+
+import pytest
+
+from zoo.terminal import print_json, print_table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(monkeypatch, stream: io.StringIO) -> str:
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_table(["name", "value"], [("a[b]", 1.23456), ("cc", None)], title="figures")
+    return stream.getvalue()
+
+
+def test_plain_in_a_pipe(monkeypatch):
+    assert printed(monkeypatch, io.StringIO()) == "figures\nname  value\na[b]  1.235\ncc    -\n"
+
+
+def test_numbers_are_aligned_to_the_right(capsys):
+    print_table(["n"], [(1,), (100,)])
+    assert capsys.readouterr().out == "  n\n  1\n100\n"
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("NO_COLOR", False), (None, True)])
+def test_terminal(monkeypatch, variable, coloured):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    text = printed(monkeypatch, Terminal())
+    assert "a[b]" in text
+    assert "━" in text
+    assert ("\x1b[3" in text) == coloured or ("\x1b[1;3" in text) == coloured
+
+
+def test_json(capsys, tmp_path):
+    print_json({"path": tmp_path, "text": "ä"})
+    assert capsys.readouterr().out == f'{{\n  "path": "{tmp_path}",\n  "text": "ä"\n}}\n'

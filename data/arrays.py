@@ -1,4 +1,4 @@
-"""Images in npz files (`images` uint8 (N, H, W[, C]), `labels` (N,)): ROOT/train.npz, with val.npz and test.npz beside it.
+"""Images in npz files (`images` uint8 (N, H, W[, C]), `labels` (N,)): ROOT/train.npz, with val.npz and test.npz.
 
 `ROOT/class_concepts.csv` gives the classes their names and concepts; see `zoo.data.concept_tables`.
 """

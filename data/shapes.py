@@ -1,0 +1,169 @@
+"""Procedural scenes with known concepts for each image, and controls for what goes wrong with real data.
+
+`spurious` plants a correlation between class and background in the training and validation pictures that the test
+pictures do not have; `domain=shifted` takes the same scenes with another camera; `held_out` keeps pairs of shape and
+colour for the test. `label_from` is the class rule: a class is one combination of values of the named attributes.
+"""
+
+import csv
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.data.contract import Facts, Preprocessing
+from zoo.data.errors import DataError
+from zoo.data.module import ZooDataModule
+from zoo.data.scenes import ATTRIBUTES, CONCEPTS, JITTERS, describe, render, to_concepts
+from zoo.data.source import ArraySource, Source
+
+CHUNK = 32
+"""Scenes drawn at once."""
+
+
+class ShapesDataModule(ZooDataModule):
+    """Scenes of one object, always the same for the same arguments; a smaller split is the beginning of a larger one.
+
+    Args:
+        train_size, val_size, test_size: number of scenes.
+        pixels: height and width of the pictures.
+        label_from: the attributes that determine the class.
+        spurious: share of the training and validation pictures whose background follows the class instead of chance.
+        domain: "source", or "shifted" for another camera.
+        held_out: how many of the 16 pairs of shape and colour occur in the test split only, which then holds no others.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_size: int = 4000,
+        val_size: int = 500,
+        test_size: int = 1000,
+        pixels: int = 64,
+        label_from: Sequence[str] = ("fill", "shape"),
+        spurious: float = 0.0,
+        domain: Literal["source", "shifted"] = "source",
+        held_out: int = 0,
+        **base: Any,
+    ):
+        super().__init__(**base)
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.pixels, self.label_from, self.spurious = pixels, tuple(label_from), spurious
+        self.domain, self.held_out = domain, held_out
+        self._scenes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """ "striped square" and so on, in alphabetical order."""
+        return tuple(" ".join(values) for values in product(*(ATTRIBUTES[name] for name in self.label_from)))
+
+    @property
+    def facts(self) -> Facts:
+        if problems := self.check():
+            raise DataError(*problems)
+        groups = tuple(
+            (attribute, tuple(CONCEPTS.index(f"{attribute}::{value}") for value in values))
+            for attribute, values in ATTRIBUTES.items()
+        )
+        return Facts(
+            task="classification",
+            num_outputs=len(self.classes),
+            class_names=self.classes,
+            in_channels=self.preprocessing.channels,
+            image_size=self.preprocessing.image_size,
+            concept_names=CONCEPTS,
+            concept_groups=groups,
+        )
+
+    @property
+    def data_preprocessing(self) -> Preprocessing:
+        return Preprocessing(image_size=(self.pixels, self.pixels), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+    def check(self) -> list[str]:
+        attributes = ", ".join(ATTRIBUTES)
+        unknown = [name for name in self.label_from if name not in ATTRIBUTES]
+        problems = [f"data.label_from: no attribute {name!r}; choose from {attributes}" for name in unknown]
+        if not self.label_from or len(set(self.label_from)) < len(self.label_from):
+            problems.append(f"data.label_from={list(self.label_from)}: name attributes, once each: {attributes}")
+        if not 0 <= self.spurious <= 1:
+            problems.append(f"data.spurious={self.spurious}: give a share from 0 to 1")
+        if self.spurious and "background" in self.label_from:
+            problems.append("data.spurious: the background is part of the class here; take it out of data.label_from")
+        if self.domain not in ("source", "shifted"):
+            problems.append(f"data.domain={self.domain}: choose source or shifted")
+        if not 0 <= self.held_out <= 12:
+            problems.append(f"data.held_out={self.held_out}: give a number of pairs from 0 to 12")
+        small = [f"data.{split}_size={size}: give at least 1" for split, size in self.sizes.items() if size < 1]
+        return problems + small + ([f"data.pixels={self.pixels}: give at least 16"] if self.pixels < 16 else [])
+
+    def sources(self) -> dict[str, Source]:
+        sources: dict[str, Source] = {}
+        for number, split in enumerate(self.sizes):
+            values, jitter = self.scenes(split)
+            rng = np.random.default_rng([self.seed, number, 2])
+            pictures = []
+            for start in range(0, len(values), CHUNK):
+                part = slice(start, start + CHUNK)
+                noise = rng.standard_normal((len(values[part]), self.pixels, self.pixels), dtype=np.float32)
+                pictures.append(render(values[part], jitter[part], noise, shifted=self.domain == "shifted"))
+            concepts, labels = to_concepts(values), self.labels_of(values)
+            sources[split] = ArraySource(np.concatenate(pictures), labels, concepts=concepts)
+        return sources
+
+    def scenes(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """(N, attributes) value numbers and (N, JITTERS) numbers in [0, 1) of a split's scenes."""
+        if split not in self._scenes:
+            number = list(self.sizes).index(split)
+            rng = np.random.default_rng([self.seed, number, 1])
+            uniform = rng.random((self.sizes[split], len(ATTRIBUTES) + 1 + JITTERS))
+            counts = [len(values) for values in ATTRIBUTES.values()]
+            values = np.floor(uniform[:, : len(counts)] * counts).astype(np.int64)
+            if self.held_out:
+                pairs = self._pairs(split)
+                values[:, :2] = pairs[np.floor(uniform[:, 0] * len(pairs)).astype(np.int64)]
+            if self.spurious and split != "test":
+                background, count = list(ATTRIBUTES).index("background"), len(ATTRIBUTES["background"])
+                planted = uniform[:, len(counts)] < self.spurious
+                values[planted, background] = self.labels_of(values)[planted] % count
+            self._scenes[split] = values, uniform[:, len(counts) + 1 :]
+        return self._scenes[split]
+
+    def labels_of(self, values: np.ndarray) -> np.ndarray:
+        """(N,) class of scenes (N, attributes): the class rule."""
+        labels = np.zeros(len(values), dtype=np.int64)
+        for name in self.label_from:
+            labels = labels * len(ATTRIBUTES[name]) + values[:, list(ATTRIBUTES).index(name)]
+        return labels
+
+    def caption(self, split: str, index: int) -> str:
+        """A sentence that names every concept of the scene."""
+        return describe(self.scenes(split)[0][index])
+
+    def export_png(self, folder: str | Path) -> None:
+        """Write `<split>/<class>/<index>.png`, concepts.csv and captions.csv, for data=folder to read back."""
+        self.setup()
+        root = Path(folder)
+        rows, captions = [], []
+        from PIL import Image
+
+        for split in self.sizes:
+            labels, concepts = self._split()[split][0].labels, to_concepts(self.scenes(split)[0])
+            for index, (label, present) in enumerate(zip(labels.tolist(), concepts.astype(int).tolist())):
+                file = Path(split, self.classes[label].replace(" ", "_"), f"{index:06d}.png")
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(self.raw(split, index)).save(root / file)
+                rows.append([file.as_posix(), *present])
+                captions.append([file.as_posix(), self.caption(split, index)])
+        for name, header, lines in (("concepts.csv", CONCEPTS, rows), ("captions.csv", ("caption",), captions)):
+            with (root / name).open("w", newline="") as stream:
+                csv.writer(stream).writerows([["file", *header], *lines])
+
+    def _pairs(self, split: str) -> np.ndarray:
+        """(P, 2) the pairs of shape and colour that a split draws from."""
+        pairs = np.array(list(product(range(len(ATTRIBUTES["shape"])), range(len(ATTRIBUTES["colour"])))))
+        # along the diagonals, so that each shape and each colour stays in training
+        order = np.lexsort((pairs[:, 0], (pairs[:, 1] - pairs[:, 0]) % len(ATTRIBUTES["colour"])))
+        return pairs[order[: self.held_out]] if split == "test" else pairs[order[self.held_out :]]

@@ -162,6 +162,6 @@ def flat_size(in_channels: int, image_size: Sequence[int]) -> int:
 def activation_named(name: str) -> nn.Module:
     """An activation of `torch.nn` by the name of its class, such as ReLU, LeakyReLU, GELU."""
     kind = getattr(nn, name, None)
-    if not isinstance(kind, type) or kind.__module__ != "torch.nn.modules.activation":
-        raise ValueError(f"unknown activation {name!r}: name a class of torch.nn such as ReLU, LeakyReLU, GELU, Tanh")
+    if kind is None or (kind is not nn.Identity and kind.__module__ != "torch.nn.modules.activation"):
+        raise ValueError(f"unknown activation {name!r}: name a class of torch.nn such as ReLU, LeakyReLU, GELU")
     return kind()

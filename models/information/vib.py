@@ -74,9 +74,7 @@ class VIB(ZooModel):
         samples = 1 if self.training else self.eval_samples
         if not samples:
             return self.decode(latent, None)
-        return self.decode(
-            latent, torch.randn(samples, *latent.mean.shape, device=features.device, dtype=features.dtype)
-        )
+        return self.decode(latent, torch.randn_like(latent.mean.expand(samples, -1, -1)))
 
     def encode(self, features: Tensor) -> GaussianLatent:
         """features (B, D) -> q(z|x)."""

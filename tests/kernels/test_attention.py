@@ -1,16 +1,19 @@
 """Attention on the CPU: golden parity, what must hold of any softmax attention, gradients, compile and export."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_exported, check_onnx
+from tests.kernels.harness import check_exported, check_onnx, interpreter_test
 from zoo.kernels.attention import attention, attention_varlen, merge
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_op
+
+test_interpreter = pytest.mark.slow(interpreter_test("interpret_attention.py", timeout=580))
 
 
 @adapter("attention", "attention")

@@ -1,0 +1,143 @@
+"""FlashAttention-2 forward (Dao, ICLR 2024, arXiv 2307.08691): softmax attention in one pass over the keys.
+
+A program owns BM queries of one head, keeps their output in registers, and streams tiles of BN keys:
+
+    t = q k^T scale log2(e) + bias log2(e)      scores in base 2
+    m' = max(m, max_j t)                        running maximum of a row
+    p = 2^(t - m'), a = 2^(m - m')              a corrects what was summed under the old maximum
+    total = a total + sum_j p,  acc = a acc + p v
+    at the end: o = acc / total, lse = (m + log2 total) / log2(e)
+
+so the matrix of scores never leaves the chip. Where there are few queries the keys are divided among SPLITS programs;
+each writes its own (o, lse), and `merge_kernel` joins them.
+"""
+
+import triton
+import triton.language as tl
+
+from .tiles import LOG2E, key_range, load_rows, sequence, store_rows, tile_scores
+
+# fmt: off
+
+
+@triton.jit
+def forward_step(
+    acc, m, total, q_tile, k, v, stride_k, stride_v, rows, start, scale2, bias, blocks, bounds,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BN: tl.constexpr,
+    PRECISION: tl.constexpr, masked: tl.constexpr,
+):
+    """Take the keys start .. start + BN into (acc, m, total)."""
+    columns = start + tl.arange(0, BN)
+    k_tile = load_rows(k, stride_k, columns, bounds[2], D, WIDTH, masked)  # [BN, WIDTH]
+    products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)  # [BM, BN]
+    t = tile_scores(products, rows[:, None], columns[None, :], scale2, bias, blocks, bounds, masked)
+    m_new = tl.maximum(m, tl.max(t, 1))
+    base = m_new
+    if masked or bias[0] is not None:  # a row that has seen nothing yet: -inf - -inf is not a number
+        base = tl.where(m_new == float("-inf"), 0.0, m_new)
+    p = tl.exp2(t - base[:, None])
+    correction = tl.exp2(m - base)
+    total = total * correction + tl.sum(p, 1)
+    v_tile = load_rows(v, stride_v, columns, bounds[2], DV, WIDTH_V, masked)  # [BN, WIDTH_V]
+    acc = tl.dot(p.to(v_tile.dtype), v_tile, acc * correction[:, None], input_precision=PRECISION)
+    return acc, m_new, total
+
+
+@triton.jit
+def forward_kernel(
+    q, k, v, bias, o, lse, key_lengths, cu_queries, cu_keys, blocks, tile_counts, tile_indices,
+    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    stride_ob, stride_oh, stride_om, stride_os, stride_lb, stride_lh, stride_ls,
+    stride_bias_b, stride_bias_h, stride_bias_m, stride_bias_n, stride_blocks_b, stride_blocks_h,
+    stride_tiles_b, stride_tiles_h, H, GROUP, M_all, N_all, row_tiles, column_tiles, chunk,
+    scale2, left, right, block_rows, block_columns, blocks_per_row,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    SPLITS: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """One program per (query tile, split, head, batch); the tiles of a head run together and share its keys in cache.
+
+    tile_counts [.., row_tiles] and tile_indices [.., row_tiles, column_tiles] list the key tiles that hold a visible
+    block (None without a block mask): hidden tiles cost nothing. chunk: keys per split, a multiple of BN.
+    """
+    program = tl.program_id(0)
+    tile = program % row_tiles
+    split = program // row_tiles % SPLITS
+    h = (program // row_tiles // SPLITS % H).to(tl.int64)
+    b = (program // row_tiles // SPLITS // H).to(tl.int64)
+    first_query, M = sequence(cu_queries, b, M_all)
+    first_key, N = sequence(cu_keys, b, N_all)
+    if tile * BM >= M:
+        return
+    keys = N
+    if key_lengths is not None:
+        keys = tl.minimum(tl.load(key_lengths + b), N)
+    bounds = (M, N, keys, left, right)
+    rows = tile * BM + tl.arange(0, BM)
+    q += b * stride_qb + h * stride_qh + first_query * stride_qm
+    k += b * stride_kb + h // GROUP * stride_kh + first_key * stride_kn
+    v += b * stride_vb + h // GROUP * stride_vh + first_key * stride_vn
+    if bias is not None:
+        bias += b * stride_bias_b + h * stride_bias_h
+    if blocks is not None:
+        blocks += b * stride_blocks_b + h * stride_blocks_h
+    bias_at = (bias, stride_bias_m, stride_bias_n)
+    blocks_at = (blocks, block_rows, block_columns, blocks_per_row)
+
+    q_tile = load_rows(q, stride_qm, rows, M, D, WIDTH, True)
+    m = tl.full([BM], float("-inf"), tl.float32)
+    total = tl.zeros([BM], tl.float32)
+    acc = tl.zeros([BM, WIDTH_V], tl.float32)
+    if blocks is not None:
+        at = (b * stride_tiles_b + h * stride_tiles_h + tile)
+        for index in range(tl.load(tile_counts + at)):
+            start = tl.load(tile_indices + at * column_tiles + index) * BN
+            acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
+                                     blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+    else:
+        low, full, partial, high = key_range(tile * BM, bounds, BM, BN)
+        if SPLITS > 1:
+            low, full = tl.maximum(low, split * chunk), tl.maximum(full, split * chunk)
+            partial, high = tl.minimum(partial, split * chunk + chunk), tl.minimum(high, split * chunk + chunk)
+            partial = tl.maximum(full, partial)
+        if left is not None:
+            for start in range(low, tl.minimum(full, high), BN):
+                acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
+                                         blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+        for start in range(full, partial, BN):
+            acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
+                                     blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, False)
+        for start in range(partial, high, BN):
+            acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
+                                     blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+
+    seen = total > 0
+    acc = acc / tl.where(seen, total, 1.0)[:, None]
+    o += b * stride_ob + h * stride_oh + split * stride_os + first_query * stride_om
+    store_rows(o, stride_om, rows, M, acc, DV, WIDTH_V)
+    lse += b * stride_lb + h * stride_lh + split * stride_ls + first_query
+    value = tl.where(seen, (m + tl.log2(tl.where(seen, total, 1.0))) / LOG2E, float("-inf"))
+    tl.store(lse + rows, value, mask=rows < M)
+
+
+@triton.jit
+def merge_kernel(
+    parts, part_lse, o, lse, stride_ob, stride_oh, stride_om, H, M,
+    SPLITS: tl.constexpr, SLOTS: tl.constexpr, DV: tl.constexpr, WIDTH_V: tl.constexpr,
+):
+    """o = sum_p w_p o_p / sum_p w_p, w = e^lse, of contiguous parts [SPLITS, B, H, M, DV]; one program per query."""
+    row = tl.program_id(0).to(tl.int64)  # (b H + h) M + i
+    count = tl.num_programs(0)
+    split = tl.arange(0, SLOTS)
+    value = tl.load(part_lse + split * count + row, mask=split < SPLITS, other=float("-inf"))
+    top = tl.max(value, 0)
+    base = tl.where(top == float("-inf"), 0.0, top)
+    weight = tl.exp2((value - base) * LOG2E)
+    whole = tl.sum(weight, 0)
+    seen = whole > 0
+    channel = tl.arange(0, WIDTH_V)
+    at = parts + (split[:, None] * count + row) * DV + channel[None, :]
+    part = tl.load(at, mask=(split[:, None] < SPLITS) & (channel[None, :] < DV), other=0.0)
+    mean = tl.sum(part * weight[:, None], 0) / tl.where(seen, whole, 1.0)
+    o += row // M // H * stride_ob + row // M % H * stride_oh + row % M * stride_om
+    tl.store(o + channel, mean.to(o.dtype.element_ty), mask=channel < DV)
+    tl.store(lse + row, tl.where(seen, base + tl.log2(tl.where(seen, whole, 1.0)) / LOG2E, float("-inf")))

@@ -1,0 +1,199 @@
+"""The Triton attention kernels in the interpreter: forward and every gradient against the reference in float64.
+
+    TRITON_INTERPRET=1 pytest tests/kernels/interpret_attention.py
+
+Every launch runs inside guard bands: inputs lie in NaN, outputs start as NaN between sentinels.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.golden.cases import cases
+from tests.kernels.harness import GuardBands, close
+from tests.kernels.test_attention import golden_attention, golden_attention_varlen
+from zoo.kernels.attention import attention, attention_varlen, choice, merge
+from zoo.kernels.attention.masks import Masks
+from zoo.kernels.attention.op import attention_backward_op, attention_op
+from zoo.kernels.attention.reference import attention_backward_reference, attention_reference
+
+ADAPTERS = {"attention": golden_attention, "attention_varlen": golden_attention_varlen}
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.system == "attention"], ids=lambda case: case.name)
+def test_golden(case):
+    case.check(ADAPTERS[case.target](case))
+
+
+def check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, tolerance: float = 2e-5) -> None:
+    """Outputs and gradients of the kernel against the closed form in float64, with gradients through o and lse."""
+    scale = q.shape[-1] ** -0.5
+    tensors = (masks.key_lengths, masks.block_mask, masks.cu_queries, masks.cu_keys)
+    settings = (scale, masks.window, masks.block_size, masks.longest)
+    visible = masks.visible(q.shape[2], k.shape[2])
+    exact = [x.double() for x in (q, k, v)]
+    want_o, want_lse = attention_reference(*exact, bias=bias, visible=visible, scale=scale)
+    with GuardBands() as guard:
+        inside = [guard.input(x) for x in (q, k, v)]
+        bias_inside = None if bias is None else guard.input(bias)
+        o, lse = attention_op(*inside, bias_inside, *tensors, *settings)
+        guard.check(o, lse)
+        close(o, want_o, tolerance=tolerance, name="o")
+        close(lse, want_lse, tolerance=tolerance, name="lse")
+        do, dlse = torch.randn(o.shape).to(o.dtype), torch.randn(lse.shape)
+        given = (guard.input(do), guard.input(dlse), *inside, o, lse, bias_inside, *tensors)
+        grads = attention_backward_op(*given, *settings, bias is not None)
+        guard.check(*grads)
+    *want, ds = attention_backward_reference(
+        do.double(), dlse.double(), *exact, want_o, want_lse, bias=bias, visible=visible, scale=scale
+    )
+    names = ("dq", "dk", "dv", "dbias")
+    wanted = [*want, ds.sum_to_size(bias.shape) if bias is not None else torch.empty(0)]
+    for name, grad, its_want in zip(names, grads, wanted):
+        close(grad.double(), its_want.double(), tolerance=10 * tolerance, name=name)
+
+
+def qkv(*, heads=(2, 2), lengths=(70, 90), channels=(32, 32), batch=2, dtype=torch.float32) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = (
+        (heads[0], lengths[0], channels[0]),
+        (heads[1], lengths[1], channels[0]),
+        (heads[1], lengths[1], channels[1]),
+    )
+    return [torch.randn(batch, *shape, dtype=dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 33), (17, 63), (65, 129), (100, 31), (0, 5), (5, 0)], ids=str)
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (20, 3), (0, -1)], ids=str)
+def test_lengths_and_windows(lengths, window):
+    check(*qkv(lengths=lengths, batch=1), None, Masks(window))
+
+
+@pytest.mark.parametrize(
+    "channels", [(1, 1), (16, 16), (40, 40), (72, 72), (80, 80), (104, 104), (256, 256), (64, 24), (20, 96)], ids=str
+)
+def test_channels(channels):
+    check(*qkv(lengths=(33, 70), channels=channels, batch=1, heads=(2, 1)), None, Masks((-1, 0)))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 4, 40, 50), (1, 4, 40, 50), (2, 1, 40, 50), (1, 1, 40, 50), (2, 1, 1, 50), (1, 4, 40, 1), (1, 1, 1, 1)],
+    ids=str,
+)
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0)], ids=str)
+def test_bias_of_any_broadcast_shape(shape, window):
+    check(*qkv(heads=(4, 2), lengths=(40, 50)), torch.randn(shape), Masks(window))
+
+
+def test_bias_shared_by_many_windows():
+    check(*qkv(heads=(3, 3), lengths=(9, 9), batch=40), torch.randn(1, 3, 9, 9), Masks())
+
+
+def test_bias_of_minus_infinity_hides():
+    bias = torch.randn(1, 2, 40, 50).masked_fill(torch.rand(1, 2, 40, 50) < 0.5, -torch.inf)
+    bias[..., 7, :] = -torch.inf
+    check(*qkv(lengths=(40, 50)), bias, Masks())
+
+
+@pytest.mark.parametrize("lengths", [(90, 17), (0, 64), (31, 200)], ids=str)
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (5, 5)], ids=str)
+def test_key_lengths_and_what_lies_behind_them(lengths, window):
+    q, k, v = qkv()
+    for index, length in enumerate(lengths):
+        k[index, :, length:] = v[index, :, length:] = torch.nan
+    clean = [q, k.nan_to_num(), v.nan_to_num()]
+    masks = Masks(window, key_lengths=torch.tensor(lengths))
+    check(*clean, None, masks)
+    poisoned, whole = (attention(*x, window=window, key_lengths=masks.key_lengths) for x in ((q, k, v), clean))
+    assert torch.equal(poisoned, whole)
+
+
+@pytest.mark.parametrize(("block_size", "heads"), [((16, 16), 1), ((64, 64), 2), ((7, 13), 1), ((1, 30), 2)])
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0)], ids=str)
+def test_block_masks(block_size, heads, window):
+    tiles = [-(-length // size) for length, size in zip((70, 90), block_size)]
+    torch.manual_seed(1)
+    blocks = torch.rand(2, heads, *tiles) < 0.4
+    blocks[0, 0, 0] = False
+    check(*qkv(heads=(2, 1)), None, Masks(window, block_mask=blocks, block_size=block_size))
+
+
+def test_block_mask_with_bias_and_key_lengths():
+    blocks = torch.rand(1, 1, 5, 6) < 0.5
+    masks = Masks((-1, 0), torch.tensor([80, 50]), blocks, (16, 16))
+    check(*qkv(), torch.randn(1, 2, 70, 90), masks)
+
+
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (9, 2)], ids=str)
+def test_packed_sequences(window):
+    torch.manual_seed(0)
+    cu_q, cu_k = torch.tensor([0, 70, 70, 71, 100]).int(), torch.tensor([0, 90, 99, 99, 120]).int()
+    q, k, v = (torch.randn(1, heads, n, 32) for heads, n in ((4, 100), (2, 120), (2, 120)))
+    check(q, k, v, None, Masks(window, cu_queries=cu_q, cu_keys=cu_k, longest=70))
+
+
+def test_packed_result_has_the_layout_of_its_input():
+    cu = torch.tensor([0, 5, 12]).int()
+    q = torch.randn(12, 2, 16, requires_grad=True)
+    o, lse = attention_varlen(q, q, q, cu, cu, return_lse=True)
+    assert o.shape == q.shape
+    assert o.is_contiguous()
+    assert lse.shape == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "queries", "window"),
+    [((4, 1), 1, (-1, -1)), ((4, 1), 1, (-1, 0)), ((2, 2), 1, (200, -1)), ((2, 1), 3, (-1, 0))],
+    ids=str,
+)
+def test_few_queries_split_the_keys(heads, queries, window):
+    assert choice.splits_for(2, 400, 32, 132) > 1
+    check(*qkv(heads=heads, lengths=(queries, 400), batch=1), torch.randn(1, 1, queries, 400), Masks(window))
+    check(*qkv(heads=heads, lengths=(queries, 400), batch=1), None, Masks(window))
+
+
+def test_half_precision():
+    check(*qkv(dtype=torch.float16), None, Masks((-1, 0)), tolerance=3e-3)
+
+
+def test_reads_a_packed_projection_without_a_copy():
+    """q, k, v as views of (B, N, 3, H, D) give the bits of contiguous copies, and o lies as (B, N, H, D)."""
+    packed = torch.randn(2, 37, 3, 4, 24, requires_grad=True)
+    views = packed.permute(2, 0, 3, 1, 4).unbind(0)
+    copies = [x.detach().contiguous().requires_grad_() for x in views]
+    o, again = attention(*views), attention(*copies)
+    assert torch.equal(o, again)
+    assert o.transpose(1, 2).is_contiguous()
+    (packed_grad,) = torch.autograd.grad(o.square().sum(), packed)
+    grads = torch.autograd.grad(again.square().sum(), copies)
+    assert torch.equal(packed_grad, torch.stack(grads).permute(1, 3, 0, 2, 4))
+
+
+def test_two_runs_give_the_same_bits():
+    bias = torch.randn(1, 2, 70, 90, requires_grad=True)
+    variables = [x.requires_grad_() for x in qkv()]
+
+    def run() -> list[Tensor]:
+        o, lse = attention(*variables, bias, return_lse=True)
+        return [o, lse, *torch.autograd.grad(o.square().sum() + lse.sum(), [*variables, bias])]
+
+    assert all(torch.equal(a, b) for a, b in zip(run(), run()))
+
+
+def test_merged_parts_are_the_whole_and_so_are_their_gradients():
+    q, k, v = (x.requires_grad_() for x in qkv())
+    parts = [attention(q, k[:, :, a:b], v[:, :, a:b], return_lse=True) for a, b in ((0, 30), (30, 31), (31, 90))]
+    merged, whole = merge(parts), attention(q, k, v, return_lse=True)
+    for a, b in zip(merged, whole):
+        close(a, b)
+    for a, b in zip(
+        *(torch.autograd.grad(o.square().sum() + lse.square().sum(), (q, k, v)) for o, lse in (merged, whole))
+    ):
+        close(a, b, tolerance=1e-4)
+
+
+def test_opcheck_of_the_kernel():
+    variables = [x.requires_grad_() for x in qkv(lengths=(9, 13), batch=1)]
+    bias = torch.randn(1, 2, 9, 13, requires_grad=True)
+    torch.library.opcheck(attention_op, (*variables, bias, *[None] * 4, 0.3, (-1, 0), (1, 1), 0))

@@ -155,20 +155,22 @@ class ZooDataModule(LightningDataModule):
         )
 
     def _split(self) -> dict[str, tuple[Source, np.ndarray]]:
-        """Source and indices of each split: as the data bring it, or cut from the training data."""
+        """Source and indices of each split."""
         if self._indices is not None:
             return self._indices
-        sources = self.sources()
+        self._indices = self._cut(self.sources())
+        return self._indices
+
+    def _cut(self, sources: dict[str, Source]) -> dict[str, tuple[Source, np.ndarray]]:
+        """The splits as the data bring them, and what they do not bring cut from the training data."""
         absent = [split for split in SPLITS if split not in sources]
         train = sources["train"]
         strata = train.labels if train.labels.ndim == 1 else None
-        parts = stratified_split(
-            train.names, strata=strata, fractions=[self.val_fraction] * len(absent), seed=self.seed
-        )
+        fractions = [self.val_fraction] * len(absent)
+        parts = stratified_split(train.names, strata=strata, fractions=fractions, seed=self.seed)
         cut = {split: (train, part) for split, part in zip(["train", *absent], parts)}
         brought = {split: (source, np.arange(len(source))) for split, source in sources.items() if split != "train"}
-        self._indices = {split: {**cut, **brought}[split] for split in SPLITS}
-        return self._indices
+        return {split: {**cut, **brought}[split] for split in SPLITS}
 
 
 def make_loader(

@@ -1,0 +1,183 @@
+"""Exact k-means (Lloyd) without the N x K distances: codebooks, concept discovery, clustered heads.
+
+found = kmeans(features, 64, generator=torch.Generator().manual_seed(0))
+found.centroids, found.assignment, found.inertia
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.kernels.dispatch import exporting, runs_triton
+from zoo.kernels.kmeans import aten
+
+__all__ = ["KMeans", "assign", "kmeans", "update"]
+
+
+class KMeans(NamedTuple):
+    """centroids (..., K, D); assignment (..., N) int32 to these centroids; counts (..., K); inertia (...), the sum of
+    squared distances; iterations that were run."""
+
+    centroids: Tensor
+    assignment: Tensor
+    counts: Tensor
+    inertia: Tensor
+    iterations: int
+
+
+def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centroid of each point, the one with the smallest index on a tie, and the squared distance to it.
+
+    Args:
+        x: (N, D), or (B, N, D) for B problems at once.
+        centroids: (K, D) or (B, K, D).
+    Returns:
+        ids (..., N) int32; squared distances (..., N), float32 or wider.
+    Raises:
+        ValueError: shapes that do not fit, or no centroid.
+    """
+    _check(x, centroids)
+    if exporting():
+        rows, columns = x, centroids.transpose(-1, -2)
+        value = columns.square().sum(-2)[..., None, :] - 2 * (rows @ columns)
+        least, ids = value.min(-1)
+        return ids.int(), (least + rows.square().sum(-1)).clamp(min=0)
+    if x.ndim == 2:
+        ids, distances = torch.ops.zoo.kmeans_assign(x[None], centroids[None])
+        return ids[0], distances[0]
+    return torch.ops.zoo.kmeans_assign(x, centroids)
+
+
+def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the points of each cluster, and how many there are; an empty cluster keeps its centroid.
+
+    Args: x (..., N, D), ids (..., N) and centroids (..., K, D) as for `assign`.
+    Returns:
+        centroids (..., K, D) and counts (..., K) int32.
+    """
+    _check(x, centroids)
+    if x.ndim == 2:
+        new, counts = torch.ops.zoo.kmeans_update(x[None], ids[None], centroids[None])
+        return new[0], counts[0]
+    return torch.ops.zoo.kmeans_update(x, ids, centroids)
+
+
+@torch.no_grad()
+def kmeans(
+    x: Tensor,
+    clusters: int | None = None,
+    *,
+    init: Literal["k-means++", "random"] | Tensor = "k-means++",
+    iterations: int = 100,
+    tolerance: float = 1e-4,
+    cosine: bool = False,
+    generator: torch.Generator | None = None,
+) -> KMeans:
+    """Cluster points by Lloyd's iterations; centroids and assignment of the result belong together.
+
+    Stops when no centroid moves by more than `tolerance` times the standard deviation of the data, or after
+    `iterations` updates. k-means++ starts: Arthur and Vassilvitskii, SODA 2007.
+
+    Args:
+        x: (N, D), or (B, N, D) for B problems at once.
+        clusters: K; may be left out when `init` is a tensor.
+        init: where to start; a tensor gives the centroids (..., K, D).
+        cosine: cluster directions (spherical k-means): points and centroids have length 1.
+        generator: source of randomness, on the device of x.
+    Raises:
+        ValueError: more clusters than points, or shapes that do not fit.
+    """
+    points = F.normalize(x, dim=-1) if cosine else x
+    points = points if x.ndim == 3 else points[None]
+    if isinstance(init, Tensor):
+        centroids = init if init.ndim == 3 else init[None]
+        centroids = F.normalize(centroids, dim=-1) if cosine else centroids
+    else:
+        if clusters is None or not 1 <= clusters <= points.shape[1]:
+            raise ValueError(f"kmeans: {clusters} clusters of {points.shape[1]} points, choose 1 to {points.shape[1]}")
+        centroids = (_spread if init == "k-means++" else _random)(points, clusters, generator)
+    _check(points, centroids)
+    limit = tolerance * points.float().std(dim=1).mean(-1)
+    done = 0
+    ids, distances = assign(points, centroids)
+    while done < iterations:
+        previous = centroids
+        centroids, _ = update(points, ids, previous)
+        centroids = F.normalize(centroids, dim=-1) if cosine else centroids
+        ids, distances = assign(points, centroids)
+        done += 1
+        shift = (centroids - previous).float().norm(dim=-1).amax(-1)
+        if bool((shift <= limit).all()):
+            break
+    counts = torch.stack([torch.bincount(row, minlength=centroids.shape[1]) for row in ids.long()])
+    found = (centroids, ids, counts, distances.double().sum(-1))
+    return KMeans(*(found if x.ndim == 3 else (value[0] for value in found)), iterations=done)
+
+
+def _random(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tensor:
+    order = torch.rand(x.shape[:2], device=x.device, generator=generator).argsort(1)[:, :clusters]
+    return x.gather(1, order[..., None].expand(-1, -1, x.shape[2]))
+
+
+def _spread(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tensor:
+    """k-means++: each further centroid is a point drawn with probability proportional to its squared distance."""
+    batch, points, _ = x.shape
+    every = torch.arange(batch, device=x.device)
+    weight = torch.ones(batch, points, dtype=torch.float64, device=x.device)
+    distance = torch.full_like(weight, float("inf"))
+    chosen = []
+    for _ in range(clusters):
+        cumulative = weight.cumsum(1)
+        draw = torch.rand(batch, 1, dtype=torch.float64, device=x.device, generator=generator)
+        index = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True).clamp(max=points - 1)[:, 0]
+        chosen.append(x[every, index])
+        distance = distance.minimum((x - chosen[-1][:, None]).float().square().sum(-1).double())
+        # all points are centroids already: draw any
+        weight = torch.where(distance.sum(1, keepdim=True) > 0, distance, torch.ones_like(distance))
+    return torch.stack(chosen, 1)
+
+
+def _check(x: Tensor, centroids: Tensor) -> None:
+    if x.ndim not in (2, 3) or x.ndim != centroids.ndim or x.shape[-1] != centroids.shape[-1]:
+        raise ValueError(
+            f"kmeans: points {tuple(x.shape)} and centroids {tuple(centroids.shape)}, expected (N, D) and (K, D), "
+            "or both with a batch in front"
+        )
+    if centroids.shape[-2] == 0 or x.shape[:-2] != centroids.shape[:-2]:
+        raise ValueError(f"kmeans: centroids {tuple(centroids.shape)} for points {tuple(x.shape)}")
+
+
+@torch.library.custom_op("zoo::kmeans_assign", mutates_args=())
+def _assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    if runs_triton(x, centroids):
+        from zoo.kernels.kmeans import triton
+
+        return triton.assign(x, centroids)
+    return aten.assign(x, centroids)
+
+
+@_assign.register_fake
+def _(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty(x.shape[:2], dtype=torch.int32), x.new_empty(x.shape[:2], dtype=wide)
+
+
+@torch.library.custom_op("zoo::kmeans_update", mutates_args=())
+def _update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    if runs_triton(x, centroids):
+        from zoo.kernels.kmeans import triton
+
+        return triton.update(x, ids, centroids)
+    return aten.update(x, ids, centroids)
+
+
+@_update.register_fake
+def _(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(centroids), centroids.new_empty(centroids.shape[:2], dtype=torch.int32)
+
+
+for _device in ("cpu", "cuda"):
+    torch.library.register_autocast("zoo::kmeans_assign", _device, torch.float32)
+    torch.library.register_autocast("zoo::kmeans_update", _device, torch.float32)

@@ -58,9 +58,9 @@ def convert(zoo_command, small_catalogue, monkeypatch, tmp_path):
     """Run `convert cbm FILE ...` with Tiny in place of the catalogue's model."""
 
     def create_model(name, **arguments):
-        class_names = arguments.pop("class_names", None)
         assert name == "cbm"
-        assert class_names is None or len(class_names) == arguments["num_outputs"]
+        for fact in ("class_names", "task", "in_channels", "image_size"):
+            arguments.pop(fact)
         return zoo.build.assemble({"_target_": f"{__name__}.Tiny", **arguments}, None, None, {}).eval()
 
     monkeypatch.setattr(zoo.build, "create_model", create_model)
@@ -82,6 +82,7 @@ def test_round_trip(convert, tmp_path):
     assert "4 tensors match" in out
     assert "preprocessing assumed" in out
     info = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert info["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert info["class_names"] == ["cat", "dog"]
     assert info["extra"] == {"converted_from": "up.pth"}
     model = load(str(tmp_path / "out"))
@@ -164,6 +165,8 @@ def test_a_plain_pickle_is_refused(convert, tmp_path):
         (["width=[1"], "is no value"),
         (["class_names=absent.txt"], "there is no such file; it holds one name a line"),
         (["widht=3"], "model (Tiny) takes no widht"),
+        (["in_channels=1"], "the preprocessing of 1-channel images is not known: give mean= and std="),
+        (["in_channels=1", "mean=[0.5]", "std=0.5"], "std=0.5: expected 1 numbers"),
     ],
 )
 def test_bad_overrides(convert, words, line):
@@ -204,3 +207,22 @@ def test_a_missing_teacher_is_no_loss():
     found = match(Tiny(), UPSTREAM)
     assert not found.missing
     assert found.state.keys() == {"body.weight", "body.bias", "head.weight", "head.bias"}
+
+
+@pytest.mark.slow
+def test_a_real_model_with_the_facts_of_its_data(zoo_command, tmp_path):
+    from zoo.build import create_model
+
+    model = create_model("cbm", data="digits")
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "a.pth"
+    )
+    out = tmp_path / "out"
+    code, printed, err = zoo_command("convert", "cbm", str(tmp_path / "a.pth"), "data=digits", "--out", str(out))
+    assert (code, err) == (0, [])
+    assert "assumed" not in printed
+    again = load(str(out))
+    assert again.info.class_names == [str(digit) for digit in range(10)]
+    assert len(again.info.preprocessing["mean"]) == 1
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again(images).prediction, model(images).prediction)

@@ -14,9 +14,10 @@ EXAMPLES = """
 python -m zoo convert litv2 litv2_s.pth
 python -m zoo convert cbm upstream.pth --out mine backbone=timm:inception_v3 num_outputs=200 concept_names=names.txt
 """
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SHOWN_KEYS = 20
 PREPROCESSING = ("mean", "std", "crop_pct", "interpolation")
+COUNTED = ("num_outputs", "concept_names", "concept_groups")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="UPSTREAM_FILE", type=Path, help=".safetensors, .pth, .pt, .ckpt or .bin")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE",
-        help="backbone=, constructor arguments (num_outputs=200), class_names=FILE and concept_names=FILE (a name a "
+        help="data= or backbone=, constructor arguments (num_outputs=200), class_names=FILE and concept_names=FILE (a name a "
         "line), mean=, std=, crop_pct=, interpolation=",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="default: converted/NAME")
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
     from zoo.upstream import match, read_state
 
     upstream = read_state(args.file)
-    chosen = {key: settings.pop(key) for key in PREPROCESSING if key in settings}
-    model, classes = _build(args.model, settings)
+    model, info = _build(args.model, settings)
+    info.extra["converted_from"] = args.file.name
     found = match(model, upstream)
     _report(found)
     if found.mismatched:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     model.load_state_dict(found.state, strict=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        path = save_model(model, _info(args, model, settings, chosen, classes), out)
+        path = save_model(model, info, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from None
     print(f"wrote {path} and model.json: {len(found.state)} tensors; try python -m zoo eval {out} data=...")
@@ -101,43 +102,57 @@ def _destination(out: Path, *, force: bool) -> Path:
     return out
 
 
-def _build(name: str, settings: dict[str, Any]) -> "tuple[ZooModel, list[str]]":
-    """The untrained model, and the names of its classes."""
-    from zoo.build import create_model
-
-    classes = list(settings.get("class_names") or [])
-    if classes:
-        settings.setdefault("num_outputs", len(classes))
-    model = create_model(name, **settings)
-    return model, classes or [str(index) for index in range(settings.get("num_outputs") or 0)]
-
-
-def _info(
-    args: argparse.Namespace, model: "ZooModel", settings: dict[str, Any], chosen: dict[str, Any], classes: list[str]
-) -> "ModelInfo":
-    """What model.json says; preprocessing is the backbone's, changed by what was given, ImageNet's where nothing is."""
+def _build(name: str, settings: dict[str, Any]) -> "tuple[ZooModel, ModelInfo]":
+    """The untrained model and its description; what the settings leave out comes from `data=`, where that is given."""
     from zoo.artifact import ModelInfo
-    from zoo.data.contract import Preprocessing
+    from zoo.build import build_datamodule, create_model, facts_as_arguments
+    from zoo.config import compose_config
 
-    size = settings.get("image_size") or (224, 224)
-    own = getattr(getattr(model, "backbone", None), "preprocessing", None) or {"image_size": tuple(size), **IMAGENET}
-    preprocessing = Preprocessing.from_dict(own | chosen)
-    if not chosen and getattr(getattr(model, "backbone", None), "preprocessing", None) is None:
-        print(
-            f"preprocessing assumed: {preprocessing.to_dict()} (change it with mean=, std=, crop_pct=, interpolation=)"
-        )
+    steps = {key: settings.pop(key) for key in PREPROCESSING if key in settings}
+    facts = {"task": "classification", "in_channels": 3, "image_size": [224, 224], "class_names": []}
+    own = None
+    if data := settings.pop("data", None):
+        datamodule = build_datamodule(compose_config([f"model={name}", f"data={data}"]))
+        facts |= facts_as_arguments(datamodule.facts)
+        own = datamodule.preprocessing.to_dict()
+    facts |= {key: settings.pop(key) for key in list(settings) if key in (*facts, *COUNTED)}
+    if "num_outputs" not in facts and facts["class_names"]:
+        facts["num_outputs"] = len(facts["class_names"])
+    model = create_model(name, **settings, **facts)
+    own = getattr(getattr(model, "backbone", None), "preprocessing", None) or own
     recipe: dict[str, Any] = dict(model.recipe)
     recipe["arguments"] = recipe["arguments"] | model.fitted_arguments()
-    return ModelInfo(
-        name=args.model,
+    return model, ModelInfo(
+        name=name,
         recipe=recipe,
-        task=settings.get("task", "classification"),
-        class_names=classes,
+        task=facts["task"],
+        class_names=list(facts["class_names"]) or [str(index) for index in range(facts.get("num_outputs", 0))],
         concept_names=list(model.concept_names),
-        concept_groups=[[group, list(indices)] for group, indices in settings.get("concept_groups") or ()],
-        preprocessing=preprocessing.to_dict(),
-        extra={"converted_from": args.file.name},
+        concept_groups=[[group, list(indices)] for group, indices in facts.get("concept_groups", ())],
+        preprocessing=_preprocessing(own, steps, facts),
     )
+
+
+def _preprocessing(own: dict[str, Any] | None, steps: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The backbone's or the data's, changed by what was given; for colour images ImageNet's where nothing is known."""
+    from zoo.data.contract import Preprocessing
+    from zoo.errors import UserError
+
+    channels = facts["in_channels"]
+    if own is None and not {"mean", "std"} <= steps.keys():
+        if channels != 3:
+            raise UserError(f"the preprocessing of {channels}-channel images is not known: give mean= and std=")
+        own = {"image_size": facts["image_size"], **IMAGENET}
+        print(f"preprocessing assumed: {own | steps}; change it with {'=, '.join(PREPROCESSING)}=")
+    values = {"image_size": facts["image_size"]} | (own or {}) | steps
+    wrong = [
+        key for key in ("mean", "std") if not isinstance(values[key], list | tuple) or len(values[key]) != channels
+    ]
+    if wrong:
+        raise UserError(
+            *(f"{key}={values[key]}: expected {channels} numbers, one a channel: {key}=[...]" for key in wrong)
+        )
+    return Preprocessing.from_dict(values).to_dict()
 
 
 def _report(found: "Match") -> None:

@@ -9,13 +9,15 @@ answer of a language model without the line "Edited Description:" falls back to 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from zoo.models.backbone import Backbone
 from zoo.models.contract import Intervention, Output, Stage, ZooModel
 
 MARK = "Edited Description:"
@@ -35,7 +37,11 @@ class FileCaptioner:
     """Captions from a JSON object {image name: caption}."""
 
     def __init__(self, path: str | Path):
-        self.path, self.captions = Path(path), read_table(path)
+        self.path = Path(path)
+
+    @cached_property
+    def captions(self) -> dict[str, str]:
+        return read_table(self.path)
 
     def __call__(self, image: str) -> str:
         if image not in self.captions:
@@ -57,7 +63,11 @@ class FileRewriter:
     """Finished texts from a JSON object {caption: {instruction: text}}."""
 
     def __init__(self, path: str | Path):
-        self.path, self.texts = Path(path), read_table(path)
+        self.path = Path(path)
+
+    @cached_property
+    def texts(self) -> dict[str, dict[str, str]]:
+        return read_table(self.path)
 
     def __call__(self, caption: str, instruction: str) -> str:
         found = self.texts.get(caption, {}).get(instruction)
@@ -114,7 +124,10 @@ class CIReVL(ZooModel):
     Args:
         backbone: a CLIP with `encode_text` (`zoo.models.clip_backbone.Clip`).
         gallery_size: images in the gallery; set when `prepare` or `index` has filled it.
-        captioner, rewriter: see above.
+        captions, texts: JSON files of captions and of rewritten captions. template: rewrites without a file.
+
+    Attributes:
+        captioner, rewriter: made from these arguments; assign any callable of the same form.
     """
 
     gallery: Tensor
@@ -122,17 +135,19 @@ class CIReVL(ZooModel):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         gallery_size: int = 0,
-        captioner: Captioner | None = None,
-        rewriter: Rewriter | None = None,
+        captions: str | None = None,
+        texts: str | None = None,
+        template: str = "{caption}, but {instruction}",
     ):
         super().__init__()
         if not hasattr(backbone, "encode_text"):
             raise ValueError("cirevl compares images with texts: choose a CLIP (backbone=clip)")
         self.backbone = backbone
-        self.captioner, self.rewriter = captioner, rewriter or TemplateRewriter()
-        self.register_buffer("gallery", torch.zeros(gallery_size, int(backbone.feature_dim)))  # type: ignore[arg-type]
+        self.captioner: Captioner | None = FileCaptioner(captions) if captions else None
+        self.rewriter: Rewriter = FileRewriter(texts) if texts else TemplateRewriter(template)
+        self.register_buffer("gallery", torch.zeros(gallery_size, backbone.feature_dim))
 
     def stages(self) -> list[Stage]:
         """None: nothing is trained."""
@@ -163,7 +178,7 @@ class CIReVL(ZooModel):
     def describe(self, images: Sequence[str], instructions: Sequence[str]) -> list[str]:
         """The target texts of queries: caption each named image and rewrite it."""
         if self.captioner is None:
-            raise ValueError("cirevl has no captioner: give FileCaptioner(captions.json) or any callable")
+            raise ValueError("cirevl has no captions: give model.captions=FILE.json, or assign model.captioner")
         return [self.rewriter(self.captioner(image), text) for image, text in zip(images, instructions, strict=True)]
 
     @torch.no_grad()

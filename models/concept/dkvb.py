@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.models.backbone import Backbone
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 CHUNK = 2**25
@@ -87,7 +88,7 @@ class DKVB(ZooModel):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         num_outputs: int,
         codebooks: int = 256,
         pairs: int = 4096,
@@ -103,7 +104,7 @@ class DKVB(ZooModel):
         mask_unused: bool = True,
     ):
         super().__init__()
-        width = int(backbone.feature_dim)  # type: ignore[arg-type]
+        width = backbone.feature_dim
         if splitter == "chunk" and width != codebooks * key_dim:
             fits = f"key_dim={width // codebooks}" if width % codebooks == 0 else f"codebooks that divide {width}"
             raise ValueError(

@@ -18,12 +18,15 @@ Where the released code differs from what is computed here:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.models.backbone import Backbone
+from zoo.models.concept.base import Groups, complete_groups
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 
 CLAMP = 5.0
@@ -56,9 +59,10 @@ class ECBM(ZooModel):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        concept_names: tuple[str, ...],
+        backbone: Backbone,
         num_outputs: int,
+        concept_names: Sequence[str],
+        concept_groups: Groups = (),
         hidden: int = 512,
         dropout: float = 0.2,
         class_weight: float = 3.0,
@@ -66,7 +70,7 @@ class ECBM(ZooModel):
         global_weight: float = 1.0,
         flip_samples: float = 0.2,
         flip_concepts: float = 0.2,
-        inference_weights: tuple[float, float, float] = (1.0, 1.0, 0.01),
+        inference_weights: Sequence[float] = (1.0, 1.0, 0.01),
         intervention_weight: float = 3.0,
         steps: int = 100,
         inference_lr: float = 0.1,
@@ -76,13 +80,14 @@ class ECBM(ZooModel):
     ):
         super().__init__()
         if not concept_names:
-            raise ValueError("ecbm needs data with concepts: choose data that name theirs (zoo list data)")
+            raise ValueError("the data name no concepts: take data that do, such as data=digits or data=shapes")
         self.backbone = backbone
         self.concept_names = tuple(concept_names)
-        width, concepts = int(backbone.feature_dim), len(self.concept_names)  # type: ignore[arg-type]
+        self.concept_groups = complete_groups(self.concept_names, concept_groups)
+        width, concepts = backbone.feature_dim, len(self.concept_names)
         self.class_weight, self.concept_weight, self.global_weight = class_weight, concept_weight, global_weight
         self.flip_samples, self.flip_concepts = flip_samples, flip_concepts
-        self.inference_weights = (inference_weights[0], inference_weights[1], inference_weights[2])
+        self.inference_weights = tuple(inference_weights)
         self.intervention_weight = intervention_weight
         self.steps, self.inference_lr, self.patience, self.delta = steps, inference_lr, patience, delta
         self.upstream_order = upstream_order
@@ -156,7 +161,7 @@ class ECBM(ZooModel):
         self,
         features: Tensor,
         *,
-        weights: tuple[float, float, float] | None = None,
+        weights: Sequence[float] | None = None,
         c_logits: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, int]:
         """Descend the joint energy from logits of 0: logits of y (B, M), of c (B, K, 2), and the steps taken.
@@ -180,7 +185,7 @@ class ECBM(ZooModel):
             best, waited, step = math.inf, 0, 0
             for step in range(1, self.steps + 1):  # noqa: B007
                 energies = self.soft_energies(queries, y, c)
-                total = torch.stack([energy.sum() for energy in energies]) @ energies[0].new_tensor(weights)
+                total = torch.stack([energy.sum() for energy in energies]) @ energies[0].new_tensor(tuple(weights))
                 y.grad, c.grad = torch.autograd.grad(total, (y, c))
                 adam.step()
                 if self.patience is None:

@@ -106,12 +106,13 @@ def test_file_backed_captions_and_texts(tmp_path):
         FileRewriter(texts)(caption, "bigger")
     texts.write_text("[]")
     with pytest.raises(ValueError, match="a list where a JSON object"):
-        FileRewriter(texts)
+        FileRewriter(texts)("a red circle", "as a square")
 
 
 def test_an_image_and_an_instruction_find_the_image_and_an_edited_caption_finds_another():
     gallery = torch.tensor([[1.0, 0, 1, 0, 0], [1, 0, 0, 1, 0], [0, 1, 1, 0, 0], [0, 1, 0, 1, 0]])
-    model = CIReVL(backbone=BagOfWords(), captioner={"a.png": "red thing"}.__getitem__)
+    model = CIReVL(backbone=BagOfWords())
+    model.captioner = {"a.png": "red thing"}.__getitem__
     batches = [{"image": gallery[[3, 1]], "index": torch.tensor([3, 1])}]
     batches += [{"image": gallery[[0, 2]], "index": torch.tensor([0, 2])}]
     model.prepare(SimpleNamespace(train_dataloader=lambda: batches))
@@ -131,7 +132,7 @@ def test_an_image_and_an_instruction_find_the_image_and_an_edited_caption_finds_
 def test_what_it_lacks_is_said_in_one_line():
     with pytest.raises(ValueError, match="choose a CLIP"):
         CIReVL(backbone=nn.Identity())
-    with pytest.raises(ValueError, match="no captioner"):
+    with pytest.raises(ValueError, match="no captions"):
         CIReVL(backbone=BagOfWords()).describe(["a.png"], ["bigger"])
 
 

@@ -309,5 +309,5 @@ def test_a_query_that_cannot_be_read_is_one_clear_line(text, message):
 def test_too_many_concepts_are_refused():
     with pytest.raises(ValueError, match="too many to enumerate"):
         Joint.enumerate(build(concepts=13), torch.randn(1, 6))
-    with pytest.raises(ValueError, match="data with concepts"):
+    with pytest.raises(ValueError, match="name no concepts"):
         build(concepts=0)

@@ -69,7 +69,7 @@ def heba_clip(case: Case):
     assert not unexpected
     model.tokens = prompts
     output = model(image)
-    features, text = output.latent, model.class_features()
+    features, text = F.normalize(output.latent, dim=-1), model.class_features()
     for module in model.modules():
         if isinstance(module, HeBAAdapter):
             module.scale = 0.0
@@ -77,7 +77,7 @@ def heba_clip(case: Case):
         "output/image_features": features,
         "output/text_features": text,
         "output/logits": output.prediction,
-        "output/image_features_unadapted": model.backbone(image),
+        "output/image_features_unadapted": F.normalize(model.backbone(image), dim=-1),
     }
 
 

@@ -60,7 +60,7 @@ def _list_folder(root: Path) -> Listing:
                     status = file.stat()
                     inner = file.relative_to(root).as_posix()
                     entries.append(Entry(inner, file, 0, status.st_size))
-                    stamps.append(f"{inner} {status.st_size} {status.st_mtime_ns}")
+                    stamps.append(f"{inner} {_stamp(status)}")
     return Listing(
         root, tuple(classes), tuple(sorted(entries, key=lambda entry: entry.inner)), "\n".join(sorted(stamps))
     )
@@ -80,10 +80,14 @@ def _list_tar(path: Path) -> Listing:
         if member.isreg() and len(parts) > 1 and _is_image(parts[-1]):
             classes.add(parts[0])
             entries.append(Entry("/".join(parts), path, member.offset_data, member.size))
-    status = path.stat()
-    stamp = f"{len(entries)} {status.st_size} {status.st_mtime_ns}"
+    stamp = _stamp(path.stat())
     entries.sort(key=lambda entry: entry.inner)
     return Listing(path, tuple(sorted(classes)), tuple(entries), stamp)
+
+
+def _stamp(status: os.stat_result) -> str:
+    """Size and times; st_ctime changes even where a tool restores st_mtime."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _is_image(name: str) -> bool:

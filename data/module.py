@@ -40,6 +40,7 @@ class ZooDataModule(LightningDataModule):
     train_set: Any
     val_set: Any
     test_set: Any
+    _ready: bool
 
     def __init__(
         self,

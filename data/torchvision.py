@@ -125,7 +125,8 @@ class TorchvisionSource(Source):
 
     def fingerprint(self) -> str:
         root = Path(self.dataset.root)
-        stats = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*.*"))
+        files = sorted((str(path), path.stat()) for path in root.rglob("*.*"))
+        stats = [(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in files]
         return hashlib.blake2b(repr((stats, self.labels.tolist())).encode(), digest_size=16).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of reference implementations: read without executing anything, and laid beside our model's parameters."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _pytorch(path: Path) -> Any:
     from pickle import UnpicklingError
 
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         if "Unsupported global" in str(error):

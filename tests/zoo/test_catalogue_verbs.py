@@ -5,7 +5,17 @@ import os
 
 import pytest
 
+from tests.zoo.conftest import zoo_process
+
 pytestmark = pytest.mark.usefixtures("small_catalogue")
+
+
+@pytest.mark.slow
+def test_a_copied_recipe_is_a_model(tmp_path):
+    assert zoo_process("cp", "cbm", "mine.yaml", cwd=tmp_path).returncode == 0
+    finished = zoo_process("check", "model=mine.yaml", "data=digits", cwd=tmp_path)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith("ok: mine on digits")
 
 
 def test_list(zoo_command):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from argparse import Namespace
 
 import numpy as np
@@ -226,3 +227,23 @@ def test_a_real_model_with_the_facts_of_its_data(zoo_command, tmp_path):
     assert len(again.info.preprocessing["mean"]) == 1
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(again(images).prediction, model(images).prediction)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_disk_that_fills_leaves_the_old_model(convert, tmp_path):
+    import resource
+
+    assert convert(UPSTREAM)[0] == 0
+    file = tmp_path / "out" / "model.safetensors"
+    before = file.read_bytes()
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    torch.save(UPSTREAM, tmp_path / "up.pth")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
+    try:
+        code, _, err = convert(None, "--force")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert code in (1, 2)
+    assert len(err) == 1
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in file.parent.iterdir()) == ["model.json", "model.safetensors"]

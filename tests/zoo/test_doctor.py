@@ -14,7 +14,8 @@ def test_json(zoo_command):
     assert found["versions"]["torch"] == torch.__version__.split("+")[0]
     assert found["devices"][0].startswith("cpu")
     assert found["kernels"].keys() >= {"attention"}
-    assert all(path == "Triton" or path.startswith("ATen (") for path in found["kernels"].values())
+    assert found["kernels"]["attention"]["cpu"] in ("ATen", "Triton's interpreter")
+    assert (found["kernels"]["attention"]["gpu"] is None) == (not torch.cuda.is_available())
     assert all(free > 0 for free in found["disk_free"].values())
     assert code == (4 if found["problems"] else 0)
 
@@ -41,3 +42,12 @@ def test_problems(zoo_command, monkeypatch, tmp_path):
     assert "altered by a third party" in problems[0]
     assert "set ZOO_HOME to another one" in problems[1]
     assert "are free" in problems[2]
+
+
+def test_a_gpu(monkeypatch):
+    properties = type("Properties", (), {"name": "H100", "major": 9, "minor": 0, "total_memory": 80 << 30})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    assert doctor._accelerators() == ["cuda:0 H100, sm_90, 81,920 MiB"]
+    assert doctor._kernels()["attention"]["gpu"].startswith(("Triton", "ATen ("))

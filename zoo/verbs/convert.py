@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="UPSTREAM_FILE", type=Path, help=".safetensors, .pth, .pt, .ckpt or .bin")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE",
-        help="data= or backbone=, constructor arguments (num_outputs=200), class_names=FILE and concept_names=FILE (a name a "
-        "line), mean=, std=, crop_pct=, interpolation=",
+        help="data=, backbone=, constructor arguments (num_outputs=200), class_names=FILE and concept_names=FILE "
+        "(a name a line), mean=, std=, crop_pct=, interpolation=",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="default: converted/NAME")
     parser.add_argument("--partial", action="store_true", help="write although some of our tensors stay untrained")
@@ -109,7 +109,7 @@ def _build(name: str, settings: dict[str, Any]) -> "tuple[ZooModel, ModelInfo]":
     from zoo.config import compose_config
 
     steps = {key: settings.pop(key) for key in PREPROCESSING if key in settings}
-    facts = {"task": "classification", "in_channels": 3, "image_size": [224, 224], "class_names": []}
+    facts: dict[str, Any] = {"task": "classification", "in_channels": 3, "image_size": [224, 224], "class_names": []}
     own = None
     if data := settings.pop("data", None):
         datamodule = build_datamodule(compose_config([f"model={name}", f"data={data}"]))
@@ -145,14 +145,14 @@ def _preprocessing(own: dict[str, Any] | None, steps: dict[str, Any], facts: dic
         own = {"image_size": facts["image_size"], **IMAGENET}
         print(f"preprocessing assumed: {own | steps}; change it with {'=, '.join(PREPROCESSING)}=")
     values = {"image_size": facts["image_size"]} | (own or {}) | steps
-    wrong = [
-        key for key in ("mean", "std") if not isinstance(values[key], list | tuple) or len(values[key]) != channels
-    ]
+    wrong = {key: values[key] for key in ("mean", "std") if not _is_list(values[key], channels)}
     if wrong:
-        raise UserError(
-            *(f"{key}={values[key]}: expected {channels} numbers, one a channel: {key}=[...]" for key in wrong)
-        )
+        raise UserError(*(f"{key}={given}: expected {channels} numbers, one a channel" for key, given in wrong.items()))
     return Preprocessing.from_dict(values).to_dict()
+
+
+def _is_list(value: Any, length: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == length
 
 
 def _report(found: "Match") -> None:

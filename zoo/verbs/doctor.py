@@ -67,15 +67,18 @@ def _accelerators() -> list[str]:
     return found
 
 
-def _kernels() -> dict[str, str]:
-    """Operation -> the path it takes on this machine."""
-    import zoo.kernels
-    from zoo.kernels.dispatch import why_no_triton
+def _kernels() -> dict[str, dict[str, str | None]]:
+    """Operation -> the path it takes for tensors on the CPU and on a GPU (None without one)."""
+    import torch
 
-    reason = why_no_triton()
-    path = "Triton" if reason is None else f"ATen ({reason})"
+    import zoo.kernels
+    from zoo.kernels.dispatch import INTERPRETED, TRITON_PROBLEM
+
+    cpu = "Triton's interpreter" if INTERPRETED else "ATen"
+    gpu = f"ATen ({TRITON_PROBLEM})" if TRITON_PROBLEM else "Triton"
+    paths = {"cpu": cpu, "gpu": gpu if torch.cuda.is_available() else None}
     folders = (folder for place in zoo.kernels.__path__ for folder in sorted(Path(place).iterdir()))
-    return {folder.name: path for folder in folders if (folder / "reference.py").is_file()}
+    return {folder.name: paths for folder in folders if (folder / "reference.py").is_file()}
 
 
 def _installed(package: str) -> str | None:
@@ -142,6 +145,7 @@ def _print(found: dict[str, Any]) -> None:
     print_table(["optional", "version", "comes with"], rows)
     if found["kernels"]:
         print()
-        print_table(["kernel", "runs on"], list(found["kernels"].items()))
+        rows = [(name, paths["cpu"], paths["gpu"]) for name, paths in found["kernels"].items()]
+        print_table(["kernel", "on the CPU", "on a GPU"], rows)
     print()
     print("\n".join(f"problem   {line}" for line in found["problems"]) or "nothing is wrong")

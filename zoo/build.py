@@ -113,9 +113,14 @@ def assemble(
     model = construct(node, supplied, "model")
     model.recipe = {"target": node["_target_"], "arguments": _filled(node, facts), "backbone": None}
     if backbone_node is not None:
-        arguments = _filled(backbone_node, facts) | backbone.rebuild_arguments()
+        unloaded = {name: empty for name, empty in _WEIGHTS if name in backbone_node}
+        arguments = _filled(backbone_node, facts) | unloaded
         model.recipe["backbone"] = {"target": backbone_node["_target_"], "arguments": arguments}
     return model
+
+
+_WEIGHTS = (("pretrained", False), ("checkpoint_path", None))
+"""Arguments that fetch weights: a recipe leaves them out, since the saved file holds the weights."""
 
 
 def _filled(node: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:

@@ -226,6 +226,8 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"configuration: {' '.join(str(error).split())}") from None
     assert isinstance(plain, dict)
     plain.pop("experiment", None)
+    if isinstance(plain.get("model"), dict):
+        plain["model"].pop("card", None)
     return {str(key): value for key, value in plain.items()}
 
 

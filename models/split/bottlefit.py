@@ -1,16 +1,18 @@
 """BottleFit: a CNN split between a device and a server, with a narrow 8-bit code on the link.
 
-Matsubara, Callegaro, Singh, Levorato, Restuccia, "BottleFit: Learning Compressed Representations in Deep Neural Networks for
-Effective and Efficient Split Computing", IEEE WoWMoM 2022, arXiv 2201.02693; its first stage is GHND, arXiv 2007.15818.
+Matsubara, Callegaro, Singh, Levorato, Restuccia, "BottleFit: Learning Compressed Representations in Deep Neural
+Networks for Effective and Efficient Split Computing", IEEE WoWMoM 2022, arXiv 2201.02693; its first stage is GHND,
+arXiv 2007.15818.
 
     image --encoder, quantiser--> code == link ==> --dequantise, decoder, tail of the CNN--> logits
             \\____ head, device ____/              \\__________ tail, server __________/
 
-Training: (teacher) the whole CNN learns, unless its weights are given; (distil) encoder and decoder imitate the feature maps
-of the half they replace, the CNN's tail resting; (finetune) everything after the link learns labels and teacher's logits.
+Training: (teacher) the whole CNN learns, unless its weights are given; (distil) encoder and decoder imitate the
+feature maps of the half they replace, the CNN's tail resting; (finetune) everything after the link learns labels and
+teacher's logits.
 
-Where the released code and this differ: there the BatchNorm statistics of frozen parts keep moving, here they rest; there a
-batch shares one quantiser range whose zero point saturates (`quantizer="batch"`), here each image has its own.
+Where the released code and this differ: there the BatchNorm statistics of frozen parts keep moving, here they rest;
+there a batch shares one quantiser range whose zero point saturates (`quantizer="batch"`), here each image has its own.
 """
 
 import copy
@@ -57,7 +59,7 @@ class BottleFit(ZooModel):
     """A torchvision CNN whose first half is replaced by a bottleneck; `tail(*head(images))` is its prediction.
 
     Args:
-        network: resnet18 .. resnet152, densenet169, densenet201 or inception_v3.
+        network: resnet10 (resnet18 with half its blocks), resnet18 .. 152, densenet169, densenet201 or inception_v3.
         stem: "small" has a 3x3 convolution of stride 1 and no pooling (ResNets, images below 64 pixels), "imagenet" the
             original; "auto" decides by the image size.
         bottleneck_channels, version: width and (ResNets) depth of the cut, see `resnet_bottleneck`.
@@ -72,8 +74,9 @@ class BottleFit(ZooModel):
             weights-only torch; the teacher stage is then left out.
         teacher_pretrained: start from torchvision's ImageNet weights (downloaded when training begins).
 
-    Shapes: images (B, in_channels, H, W), code (B, b, h, w) uint8, latent (B, b, h, w) as decoded from it. extras hold the
-    feature maps named `bottleneck` and, for the hints, by the network's modules; and `scale`, `zero_point` of the message.
+    Shapes: images (B, in_channels, H, W), code (B, b, h, w) uint8, latent (B, b, h, w) as decoded from it. extras hold
+    the feature maps named `bottleneck` and, for the hints, by the network's modules; and `scale`, `zero_point` of the
+    message.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ("teacher.",)
@@ -111,7 +114,7 @@ class BottleFit(ZooModel):
             network, num_outputs=num_outputs, in_channels=in_channels, small_stem=small
         )
         bottleneck = _bottleneck(network, bottleneck_channels, version, in_channels, small)
-        _check_alignment(stem_layers, bottleneck, (in_channels, *image_size))
+        _check_alignment(stem_layers, tail_layers, bottleneck, (in_channels, *image_size))
         link = AffineQuantizer(num_bits=num_bits, per=quantizer)
         self.head = Head(bottleneck.encoder, link)
         self.tail = Tail(bottleneck.decoder, tail_layers, link)
@@ -250,18 +253,20 @@ def _bottleneck(network: str, channels: int, version: int, in_channels: int, sma
         return densenet_bottleneck(channels, in_channels=in_channels)
     if network.startswith("inception"):
         return inception_bottleneck(channels, in_channels=in_channels)
-    out_channels = 128 if network in ("resnet18", "resnet34") else 512
+    out_channels = 128 if network in ("resnet10", "resnet18", "resnet34") else 512
     return resnet_bottleneck(
         channels, version=version, in_channels=in_channels, out_channels=out_channels, small_stem=small
     )
 
 
 @torch.no_grad()
-def _check_alignment(stem: nn.Module, bottleneck: nn.Module, size: tuple[int, ...]) -> None:
+def _check_alignment(stem: nn.Module, tail: nn.Module, bottleneck: nn.Module, size: tuple[int, ...]) -> None:
     """The 2x2 convolutions pad and crop by one, so that the maps of bottleneck and stem match for some sizes only."""
     image = torch.empty(1, *size, device="meta")
     try:
-        wanted, got = (copy.deepcopy(part).to("meta").eval()(image).shape[2:] for part in (stem, bottleneck))
+        stem, tail, bottleneck = (copy.deepcopy(part).to("meta").eval() for part in (stem, tail, bottleneck))
+        wanted, got = stem(image).shape[2:], bottleneck(image).shape[2:]
+        tail(stem(image))
     except RuntimeError as error:
         raise ValueError(f"images of {size[1]}x{size[2]} are too small for this network and stem") from error
     if wanted != got:

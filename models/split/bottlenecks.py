@@ -2,9 +2,9 @@
 
     image (B, 3, H, W) --encoder--> z (B, b, h, w) --decoder--> what the replaced half computed
 
-Layer tables of BottleFit (Matsubara et al., arXiv 2201.02693) and, for `layer1_bottleneck`, of GHND (Matsubara & Levorato,
-arXiv 2007.15818). All convolutions are without bias. BatchNorm and ReLU after the narrow convolution stand on the decoder's
-side (but for ResNet version 1), so the wire carries a raw convolution output, which straddles zero.
+Layer tables of BottleFit (Matsubara et al., arXiv 2201.02693) and, for `layer1_bottleneck`, of GHND (Matsubara &
+Levorato, arXiv 2007.15818). All convolutions are without bias. BatchNorm and ReLU after the narrow convolution stand
+on the decoder's side (but for ResNet version 1), so the wire carries a raw convolution output, which straddles zero.
 """
 
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def resnet_bottleneck(
     small_stem: bool = False,
     cut: int | None = None,
 ) -> Bottleneck:
-    """In place of a ResNet's conv1 .. layer2: `out_channels` (512 for ResNet-50 and deeper, 128 for 18 and 34) at stride 8.
+    """In place of a ResNet's conv1 .. layer2: `out_channels` (512 from ResNet-50 on, 128 below) at stride 8.
 
     version: 1 cuts early (a large code, a tiny encoder), 2 is the paper's default, 3 cuts late (a small code).
     small_stem: the stem of ResNets for small images (3x3 convolution of stride 1, no pooling), so stride 2 altogether.

@@ -19,8 +19,9 @@ def hint_terms(
 ) -> Tensor:
     """Squared distances (P,) between the named feature maps of P (student, teacher) pairs.
 
-    Generalised head network distillation (Matsubara & Levorato, arXiv 2007.15818, eq. 2) minimises their sum; head network
-    distillation has the first pair alone. The published reduction "sum" grows with batch and resolution, "mean" does not.
+    Generalised head network distillation (Matsubara & Levorato, arXiv 2007.15818, eq. 2) minimises their sum; head
+    network distillation has the first pair alone. The published reduction "sum" grows with batch and resolution,
+    "mean" does not.
 
     >>> hint_terms({"a": torch.ones(2, 3)}, {"b": torch.zeros(2, 3)}, pairs=[("a", "b")])
     tensor([6.])

@@ -2,8 +2,8 @@
 
     image --stem--> map --tail--> logits
 
-Both are `nn.Sequential` with torchvision's module names, so that its weights load into them; `reference_key` and `split_state`
-translate between the two.
+Both are `nn.Sequential` with torchvision's module names, so that its weights load into them; `split_state`
+sorts a state_dict of the whole network into theirs.
 """
 
 from collections import OrderedDict
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Cut:
 _RESNET = Cut("layer2", ("layer2", "layer3", "layer4"))
 _DENSENET = Cut("transition2", ("transition2", "transition3", "denseblock4"))
 CUTS: dict[str, Cut] = {
-    **{f"resnet{depth}": _RESNET for depth in (18, 34, 50, 101, 152)},
+    **{f"resnet{depth}": _RESNET for depth in (10, 18, 34, 50, 101, 152)},
     **{f"densenet{depth}": _DENSENET for depth in (169, 201)},
     "inception_v3": Cut("maxpool2", ("maxpool2", "Mixed_6e", "Mixed_7c")),
 }
@@ -57,13 +58,16 @@ def cut_network(
 
 
 def _modules(name: str, num_outputs: int) -> dict[str, nn.Module]:
-    """The network as named modules in the order in which they run."""
+    """The network as named modules in the order in which they run; resnet10 is resnet18 with half its blocks."""
     if name.startswith("densenet"):
         network = torchvision.models.get_model(name, weights=None, num_classes=num_outputs)
         pooled = {"relu": nn.ReLU(), "avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
         return {**dict(network.features.named_children()), **pooled, "classifier": network.classifier}
-    options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_outputs, **options)
+    if name == "resnet10":
+        network: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_outputs)
+    else:
+        options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
+        network = torchvision.models.get_model(name, weights=None, num_classes=num_outputs, **options)
     modules = {key: module for key, module in network.named_children() if module is not None}
     head = modules.pop("fc")
     return {**modules, "flatten": nn.Flatten(), "fc": head}

@@ -1,15 +1,15 @@
 """Neural filter: a classifier on the device that drops a frame with nothing in it before anything is sent.
 
 Matsubara & Levorato, "Neural Compression and Filtering for Edge-assisted Real-time Object Detection", arXiv 2007.15818.
-It reads the 64-channel stem output of the detector's ResNet; a frame is dropped where P(class 1) stays below a threshold
-(0.01 as released), which is picked from the ROC at a minimum recall.
+It reads the 64-channel stem output of the detector's ResNet; a frame is dropped where P(class 1) stays below a
+threshold (0.01 as released), which is picked from the ROC at a minimum recall.
 """
 
 from torch import Tensor, nn
 
 
 class NeuralFilter(nn.Module):
-    """(B, in_channels, H, W) feature map of any size, to (B, num_outputs): logits in training, probabilities in evaluation.
+    """(B, in_channels, H, W) maps of any size to (B, num_outputs): logits in training, probabilities in evaluation.
 
     88,402 parameters for 64 channels and two classes (nothing there, something there).
     """

@@ -2,10 +2,10 @@
 
     z (B, ...) --quantize--> Message(code, scale, zero_point) --dequantize--> scale * (code - zero_point)
 
-`quantize_tensor` is the form that BottleFit (arXiv 2201.02693) releases: one range for the whole batch, and a zero point
-that is truncated and clamped into the code's range, so that a tensor whose values do not straddle zero saturates.
-`quantize` is the zoo's default: one range for each image, so that an answer never depends on its batch, and a real zero
-point, so that no tensor saturates and the error is at most half a step.
+`quantize_tensor` is the form that BottleFit (arXiv 2201.02693) releases: one range for the whole batch, and a zero
+point that is truncated and clamped into the code's range, so that a tensor whose values do not straddle zero
+saturates. `quantize` is the zoo's default: one range for each image, so that an answer never depends on its batch, and
+a real zero point, so that no tensor saturates and the error is at most half a step.
 """
 
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Message(NamedTuple):
-    """What crosses the link: `code` (B, ...) uint8, `scale` and `zero_point` (B,) float32, or (1,) for the whole batch."""
+    """What crosses the link: `code` (B, ...) uint8, `scale` and `zero_point` (B,), or (1,) for a whole batch."""
 
     code: Tensor
     scale: Tensor

@@ -31,18 +31,20 @@ def delta_kernel(
     h = (program // row_tiles % H).to(tl.int64)
     b = (program // row_tiles // H).to(tl.int64)
     first, M = sequence(cu_queries, b, M_all)
-    rows = tile * BM + tl.arange(0, BM)
-    o_tile = load_rows(o + b * stride_ob + h * stride_oh + first * stride_om, stride_om, rows, M, DV, WIDTH_V, True)
+    o += b * stride_ob + h * stride_oh + first * stride_om
+    o_tile = load_rows(o, stride_om, tile * BM, M, BM, DV, WIDTH_V, True)
     do += b * stride_dob + h * stride_doh + first * stride_dom
-    do_tile = load_rows(do, stride_dom, rows, M, DV, WIDTH_V, True)
+    do_tile = load_rows(do, stride_dom, tile * BM, M, BM, DV, WIDTH_V, True)
+    rows = tile * BM + tl.arange(0, BM)
     at = b * stride_lb + h * stride_lh + first + rows
     value = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1)
     tl.store(delta + at, value - tl.load(dlse + at, mask=rows < M, other=0.0), mask=rows < M)
 
 
 @triton.jit
-def load_statistics(lse, delta, rows, M):
-    """lse (base 2; +inf where the row is empty or absent, so that p = 0) and delta of the given rows."""
+def load_statistics(lse, delta, first, M, COUNT: tl.constexpr):
+    """lse (base 2; +inf where the row is empty or absent, so that p = 0) and delta of COUNT rows."""
+    rows = first + tl.arange(0, COUNT)
     value = tl.load(lse + rows, mask=rows < M, other=float("inf"))
     value = tl.where(value == float("-inf"), float("inf"), value) * LOG2E
     return value, tl.load(delta + rows, mask=rows < M, other=0.0)
@@ -50,16 +52,15 @@ def load_statistics(lse, delta, rows, M):
 
 @triton.jit
 def query_gradient_step(
-    dq, q_tile, do_tile, lse_row, delta_row, k, v, stride_k, stride_v, rows, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BN: tl.constexpr,
+    dq, q_tile, do_tile, lse_row, delta_row, k, v, stride_k, stride_v, first, start, scale2, bias, blocks, bounds,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     PRECISION: tl.constexpr, masked: tl.constexpr,
 ):
     """dq += ds k over the keys start .. start + BN."""
-    columns = start + tl.arange(0, BN)
-    k_tile = load_rows(k, stride_k, columns, bounds[2], D, WIDTH, masked)  # [BN, WIDTH]
-    v_tile = load_rows(v, stride_v, columns, bounds[2], DV, WIDTH_V, masked)  # [BN, WIDTH_V]
+    k_tile = load_rows(k, stride_k, start, bounds[2], BN, D, WIDTH, masked)  # [BN, WIDTH]
+    v_tile = load_rows(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, masked)  # [BN, WIDTH_V]
     products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)  # [BM, BN]
-    t = tile_scores(products, rows[:, None], columns[None, :], scale2, bias, blocks, bounds, masked)
+    t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
     p = tl.exp2(t - lse_row[:, None])
     dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
     ds = p * (dp - delta_row[:, None])
@@ -90,7 +91,7 @@ def query_gradient_kernel(
     if key_lengths is not None:
         keys = tl.minimum(tl.load(key_lengths + b), N)
     bounds = (M, N, keys, left, right)
-    rows = tile * BM + tl.arange(0, BM)
+    first = tile * BM
     q += b * stride_qb + h * stride_qh + first_query * stride_qm
     k += b * stride_kb + h // GROUP * stride_kh + first_key * stride_kn
     v += b * stride_vb + h // GROUP * stride_vh + first_key * stride_vn
@@ -102,47 +103,44 @@ def query_gradient_kernel(
     bias_at = (bias, stride_bias_m, stride_bias_n)
     blocks_at = (blocks, block_rows, block_columns, blocks_per_row)
 
-    q_tile = load_rows(q, stride_qm, rows, M, D, WIDTH, True)
-    do_tile = load_rows(do, stride_dom, rows, M, DV, WIDTH_V, True)
+    q_tile = load_rows(q, stride_qm, first, M, BM, D, WIDTH, True)
+    do_tile = load_rows(do, stride_dom, first, M, BM, DV, WIDTH_V, True)
     at = b * stride_lb + h * stride_lh + first_query
-    lse_row, delta_row = load_statistics(lse + at, delta + at, rows, M)
+    lse_row, delta_row = load_statistics(lse + at, delta + at, first, M, BM)
     acc = tl.zeros([BM, WIDTH], tl.float32)
     if blocks is not None:
         at = b * stride_tiles_b + h * stride_tiles_h + tile
         for index in range(tl.load(tile_counts + at)):
             start = tl.load(tile_indices + at * column_tiles + index) * BN
-            acc = query_gradient_step(acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, rows, start,
-                                      scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+            acc = query_gradient_step(
+                acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, first, start, scale2,
+                bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
     else:
-        low, full, partial, high = key_range(tile * BM, bounds, BM, BN)
-        if left is not None:
-            for start in range(low, full, BN):
-                acc = query_gradient_step(acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, rows,
-                                          start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN,
-                                          PRECISION, True)
-        for start in range(full, partial, BN):
-            acc = query_gradient_step(acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, rows, start,
-                                      scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, False)
-        for start in range(partial, high, BN):
-            acc = query_gradient_step(acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, rows, start,
-                                      scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+        low, full, partial, high = key_range(first, bounds, BM, BN)
+        for phase in tl.static_range(3):
+            if phase > 0 or left is not None:
+                begin = low if phase == 0 else full if phase == 1 else partial
+                end = full if phase == 0 else partial if phase == 1 else high
+                for start in range(begin, end, BN):
+                    acc = query_gradient_step(
+                        acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, first, start, scale2,
+                        bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, phase != 1)
     dq += b * stride_dqb + h * stride_dqh + first_query * stride_dqm
-    store_rows(dq, stride_dqm, rows, M, acc * scale, D, WIDTH)
+    store_rows(dq, stride_dqm, first, M, acc * scale, BM, D, WIDTH)
 
 
 @triton.jit
 def key_gradient_step(
-    dk, dv, k_tile, v_tile, q, do, lse, delta, stride_q, stride_do, columns, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr,
+    dk, dv, k_tile, v_tile, q, do, lse, delta, stride_q, stride_do, first, start, scale2, bias, blocks, bounds,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     PRECISION: tl.constexpr, masked: tl.constexpr,
 ):
     """dk += ds^T q, dv += p^T do over the queries start .. start + BM; tiles are transposed, [BN, BM]."""
-    rows = start + tl.arange(0, BM)
-    q_tile = load_rows(q, stride_q, rows, bounds[0], D, WIDTH, masked)  # [BM, WIDTH]
-    do_tile = load_rows(do, stride_do, rows, bounds[0], DV, WIDTH_V, masked)  # [BM, WIDTH_V]
-    lse_row, delta_row = load_statistics(lse, delta, rows, bounds[0])
+    q_tile = load_rows(q, stride_q, start, bounds[0], BM, D, WIDTH, masked)  # [BM, WIDTH]
+    do_tile = load_rows(do, stride_do, start, bounds[0], BM, DV, WIDTH_V, masked)  # [BM, WIDTH_V]
+    lse_row, delta_row = load_statistics(lse, delta, start, bounds[0], BM)
     products = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)  # [BN, BM]
-    t = tile_scores(products, rows[None, :], columns[:, None], scale2, bias, blocks, bounds, masked)
+    t = tile_scores(products, start, first, scale2, bias, blocks, bounds, BM, BN, True, masked)
     p = tl.exp2(t - lse_row[None, :])
     dv = tl.dot(p.to(do_tile.dtype), do_tile, dv, input_precision=PRECISION)
     dp = tl.dot(v_tile, tl.trans(do_tile), input_precision=PRECISION)
@@ -175,14 +173,14 @@ def key_gradient_kernel(
     if key_lengths is not None:
         keys = tl.minimum(tl.load(key_lengths + b), N)
     bounds = (M, N, keys, left, right)
-    columns = tile * BN + tl.arange(0, BN)
+    first = tile * BN
     k += b * stride_kb + key_head * stride_kh + first_key * stride_kn
     v += b * stride_vb + key_head * stride_vh + first_key * stride_vn
-    k_tile = load_rows(k, stride_kn, columns, keys, D, WIDTH, True)
-    v_tile = load_rows(v, stride_vn, columns, keys, DV, WIDTH_V, True)
+    k_tile = load_rows(k, stride_kn, first, keys, BN, D, WIDTH, True)
+    v_tile = load_rows(v, stride_vn, first, keys, BN, DV, WIDTH_V, True)
     dk_acc = tl.zeros([BN, WIDTH], tl.float32)
     dv_acc = tl.zeros([BN, WIDTH_V], tl.float32)
-    low, full, partial, high = query_range(tile * BN, bounds, BM, BN)
+    low, full, partial, high = query_range(first, bounds, BM, BN)
     for member in range(GROUP):
         h = key_head * GROUP + member
         q_head = q + b * stride_qb + h * stride_qh + first_query * stride_qm
@@ -201,22 +199,18 @@ def key_gradient_kernel(
                 start = tl.load(tile_indices + list_at * row_tiles + index) * BM
                 dk_acc, dv_acc = key_gradient_step(
                     dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                    columns, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, PRECISION, True)
+                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
         else:
-            if right is not None:
-                for start in range(low, full, BM):
-                    dk_acc, dv_acc = key_gradient_step(
-                        dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                        columns, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, PRECISION, True)
-            for start in range(full, partial, BM):
-                dk_acc, dv_acc = key_gradient_step(
-                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                    columns, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, PRECISION, False)
-            for start in range(partial, high, BM):
-                dk_acc, dv_acc = key_gradient_step(
-                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                    columns, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, PRECISION, True)
+            for phase in tl.static_range(3):
+                if phase > 0 or right is not None:
+                    begin = low if phase == 0 else full if phase == 1 else partial
+                    end = full if phase == 0 else partial if phase == 1 else high
+                    for start in range(begin, end, BM):
+                        dk_acc, dv_acc = key_gradient_step(
+                            dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm,
+                            stride_dom, first, start, scale2, bias_at, blocks_at, bounds,
+                            D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, phase != 1)
     dk += b * stride_dkb + key_head * stride_dkh + first_key * stride_dkn
     dv += b * stride_dvb + key_head * stride_dvh + first_key * stride_dvn
-    store_rows(dk, stride_dkn, columns, N, dk_acc * scale, D, WIDTH)
-    store_rows(dv, stride_dvn, columns, N, dv_acc, DV, WIDTH_V)
+    store_rows(dk, stride_dkn, first, N, dk_acc * scale, BN, D, WIDTH)
+    store_rows(dv, stride_dvn, first, N, dv_acc, BN, DV, WIDTH_V)

@@ -51,8 +51,7 @@ def bias_gradient_kernel(
         row_tile = tile_m + step // walk_n % walk_m
         h = (its_h + step // walk_n // walk_m % walk_h).to(tl.int64)
         b = (its_b + step // walk_n // walk_m // walk_h).to(tl.int64)
-        rows = row_tile * BM + tl.arange(0, BM)
-        columns = column_tile * BN + tl.arange(0, BN)
+        row, column = row_tile * BM, column_tile * BN
         keys = N
         if key_lengths is not None:
             keys = tl.minimum(tl.load(key_lengths + b), N)
@@ -60,15 +59,15 @@ def bias_gradient_kernel(
         if blocks is not None:
             blocks_at = (blocks + b * stride_blocks_b + h * stride_blocks_h, block_rows, block_columns, blocks_per_row)
         bias_at = (bias + b * stride_bias_b + h * stride_bias_h, stride_bias_m, stride_bias_n)
-        q_tile = load_rows(q + b * stride_qb + h * stride_qh, stride_qm, rows, M, D, WIDTH, True)
-        k_tile = load_rows(k + b * stride_kb + h // GROUP * stride_kh, stride_kn, columns, keys, D, WIDTH, True)
-        v_tile = load_rows(v + b * stride_vb + h // GROUP * stride_vh, stride_vn, columns, keys, DV, WIDTH_V, True)
-        do_tile = load_rows(do + b * stride_dob + h * stride_doh, stride_dom, rows, M, DV, WIDTH_V, True)
+        q_tile = load_rows(q + b * stride_qb + h * stride_qh, stride_qm, row, M, BM, D, WIDTH, True)
+        k_tile = load_rows(k + b * stride_kb + h // GROUP * stride_kh, stride_kn, column, keys, BN, D, WIDTH, True)
+        v_tile = load_rows(v + b * stride_vb + h // GROUP * stride_vh, stride_vn, column, keys, BN, DV, WIDTH_V, True)
+        do_tile = load_rows(do + b * stride_dob + h * stride_doh, stride_dom, row, M, BM, DV, WIDTH_V, True)
         at = b * stride_lb + h * stride_lh
-        lse_row, delta_row = load_statistics(lse + at, delta + at, rows, M)
+        lse_row, delta_row = load_statistics(lse + at, delta + at, row, M, BM)
         products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         bounds = (M, N, keys, left, right)
-        t = tile_scores(products, rows[:, None], columns[None, :], scale2, bias_at, blocks_at, bounds, True)
+        t = tile_scores(products, row, column, scale2, bias_at, blocks_at, bounds, BM, BN, False, True)
         dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
         acc += tl.exp2(t - lse_row[:, None]) * (dp - delta_row[:, None])
 

@@ -15,22 +15,21 @@ each writes its own (o, lse), and `merge_kernel` joins them.
 import triton
 import triton.language as tl
 
-from .tiles import LOG2E, key_range, load_rows, sequence, store_rows, tile_scores
+from .tiles import LOG2E, key_range, load_rows, ordered, sequence, store_rows, tile_scores
 
 # fmt: off
 
 
 @triton.jit
 def forward_step(
-    acc, m, total, q_tile, k, v, stride_k, stride_v, rows, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr, masked: tl.constexpr,
+    acc, m, total, q_tile, k, v, stride_k, stride_v, first, start, scale2, bias, blocks, bounds,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, PRECISION: tl.constexpr, masked: tl.constexpr,
 ):
     """Take the keys start .. start + BN into (acc, m, total)."""
-    columns = start + tl.arange(0, BN)
-    k_tile = load_rows(k, stride_k, columns, bounds[2], D, WIDTH, masked)  # [BN, WIDTH]
+    k_tile = load_rows(k, stride_k, start, bounds[2], BN, D, WIDTH, masked)  # [BN, WIDTH]
     products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)  # [BM, BN]
-    t = tile_scores(products, rows[:, None], columns[None, :], scale2, bias, blocks, bounds, masked)
+    t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
     m_new = tl.maximum(m, tl.max(t, 1))
     base = m_new
     if masked or bias[0] is not None:  # a row that has seen nothing yet: -inf - -inf is not a number
@@ -38,7 +37,7 @@ def forward_step(
     p = tl.exp2(t - base[:, None])
     correction = tl.exp2(m - base)
     total = total * correction + tl.sum(p, 1)
-    v_tile = load_rows(v, stride_v, columns, bounds[2], DV, WIDTH_V, masked)  # [BN, WIDTH_V]
+    v_tile = load_rows(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, masked)  # [BN, WIDTH_V]
     acc = tl.dot(p.to(v_tile.dtype), v_tile, acc * correction[:, None], input_precision=PRECISION)
     return acc, m_new, total
 
@@ -72,7 +71,7 @@ def forward_kernel(
     if key_lengths is not None:
         keys = tl.minimum(tl.load(key_lengths + b), N)
     bounds = (M, N, keys, left, right)
-    rows = tile * BM + tl.arange(0, BM)
+    first = tile * BM
     q += b * stride_qb + h * stride_qh + first_query * stride_qm
     k += b * stride_kb + h // GROUP * stride_kh + first_key * stride_kn
     v += b * stride_vb + h // GROUP * stride_vh + first_key * stride_vn
@@ -83,59 +82,58 @@ def forward_kernel(
     bias_at = (bias, stride_bias_m, stride_bias_n)
     blocks_at = (blocks, block_rows, block_columns, blocks_per_row)
 
-    q_tile = load_rows(q, stride_qm, rows, M, D, WIDTH, True)
+    q_tile = load_rows(q, stride_qm, first, M, BM, D, WIDTH, True)
     m = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, WIDTH_V], tl.float32)
     if blocks is not None:
-        at = (b * stride_tiles_b + h * stride_tiles_h + tile)
+        at = b * stride_tiles_b + h * stride_tiles_h + tile
         for index in range(tl.load(tile_counts + at)):
             start = tl.load(tile_indices + at * column_tiles + index) * BN
-            acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
-                                     blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+            acc, m, total = forward_step(
+                acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
+                bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
     else:
-        low, full, partial, high = key_range(tile * BM, bounds, BM, BN)
+        low, full, partial, high = key_range(first, bounds, BM, BN)
         if SPLITS > 1:
-            low, full = tl.maximum(low, split * chunk), tl.maximum(full, split * chunk)
-            partial, high = tl.minimum(partial, split * chunk + chunk), tl.minimum(high, split * chunk + chunk)
-            partial = tl.maximum(full, partial)
-        if left is not None:
-            for start in range(low, tl.minimum(full, high), BN):
-                acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
-                                         blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
-        for start in range(full, partial, BN):
-            acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
-                                     blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, False)
-        for start in range(partial, high, BN):
-            acc, m, total = forward_step(acc, m, total, q_tile, k, v, stride_kn, stride_vn, rows, start, scale2, bias_at,
-                                     blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BN, PRECISION, True)
+            low, high = tl.maximum(low, split * chunk), tl.minimum(high, split * chunk + chunk)
+            low, full, partial, high = ordered(low, full, partial, high)
+        for phase in tl.static_range(3):
+            if phase > 0 or left is not None:
+                begin = low if phase == 0 else full if phase == 1 else partial
+                end = full if phase == 0 else partial if phase == 1 else high
+                for start in range(begin, end, BN):
+                    acc, m, total = forward_step(
+                        acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
+                        bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, phase != 1)
 
     seen = total > 0
     acc = acc / tl.where(seen, total, 1.0)[:, None]
     o += b * stride_ob + h * stride_oh + split * stride_os + first_query * stride_om
-    store_rows(o, stride_om, rows, M, acc, DV, WIDTH_V)
+    store_rows(o, stride_om, first, M, acc, BM, DV, WIDTH_V)
     lse += b * stride_lb + h * stride_lh + split * stride_ls + first_query
     value = tl.where(seen, (m + tl.log2(tl.where(seen, total, 1.0))) / LOG2E, float("-inf"))
+    rows = first + tl.arange(0, BM)
     tl.store(lse + rows, value, mask=rows < M)
 
 
 @triton.jit
 def merge_kernel(
-    parts, part_lse, o, lse, stride_ob, stride_oh, stride_om, H, M,
+    o_parts, lse_parts, o, lse, stride_ob, stride_oh, stride_om, H, M,
     SPLITS: tl.constexpr, SLOTS: tl.constexpr, DV: tl.constexpr, WIDTH_V: tl.constexpr,
 ):
     """o = sum_p w_p o_p / sum_p w_p, w = e^lse, of contiguous parts [SPLITS, B, H, M, DV]; one program per query."""
     row = tl.program_id(0).to(tl.int64)  # (b H + h) M + i
     count = tl.num_programs(0)
     split = tl.arange(0, SLOTS)
-    value = tl.load(part_lse + split * count + row, mask=split < SPLITS, other=float("-inf"))
+    value = tl.load(lse_parts + split * count + row, mask=split < SPLITS, other=float("-inf"))
     top = tl.max(value, 0)
     base = tl.where(top == float("-inf"), 0.0, top)
     weight = tl.exp2((value - base) * LOG2E)
     whole = tl.sum(weight, 0)
     seen = whole > 0
     channel = tl.arange(0, WIDTH_V)
-    at = parts + (split[:, None] * count + row) * DV + channel[None, :]
+    at = o_parts + (split[:, None] * count + row) * DV + channel[None, :]
     part = tl.load(at, mask=(split[:, None] < SPLITS) & (channel[None, :] < DV), other=0.0)
     mean = tl.sum(part * weight[:, None], 0) / tl.where(seen, whole, 1.0)
     o += row // M // H * stride_ob + row // M % H * stride_oh + row % M * stride_om

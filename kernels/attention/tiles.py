@@ -16,25 +16,39 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def load_rows(start, stride, rows, limit, channels: tl.constexpr, width: tl.constexpr, bounded: tl.constexpr):
-    """Rows of a matrix, [rows, width]; zero beyond `channels` and, where bounded, beyond row `limit`."""
-    column = tl.arange(0, width)[None, :]
-    at = start + rows[:, None].to(tl.int64) * stride + column
+def load_rows(
+    matrix,
+    stride,
+    first,
+    limit,
+    COUNT: tl.constexpr,
+    channels: tl.constexpr,
+    width: tl.constexpr,
+    bounded: tl.constexpr,
+):
+    """Rows first .. first + COUNT of a matrix, [COUNT, width]: zero beyond `channels` and, if bounded, row `limit`.
+
+    Only the tile's first row needs 64-bit arithmetic; inside the tile 32 bits save registers.
+    """
+    row, column = tl.arange(0, COUNT)[:, None], tl.arange(0, width)[None, :]
+    at = matrix + tl.cast(first, tl.int64) * stride + (row * stride + column)
     if bounded:
         if channels == width:
-            return tl.load(at, mask=rows[:, None] < limit, other=0.0)
-        return tl.load(at, mask=(rows[:, None] < limit) & (column < channels), other=0.0)
-    if channels == width:
+            return tl.load(at, mask=row < limit - first, other=0.0)
+        else:
+            return tl.load(at, mask=(row < limit - first) & (column < channels), other=0.0)
+    elif channels == width:
         return tl.load(at)
-    return tl.load(at, mask=column < channels, other=0.0)
+    else:
+        return tl.load(at, mask=column < channels, other=0.0)
 
 
 @triton.jit
-def store_rows(start, stride, rows, limit, values, channels: tl.constexpr, width: tl.constexpr):
-    """Write values [rows, width] where a row is below `limit` and a channel below `channels`."""
-    column = tl.arange(0, width)[None, :]
-    at = start + rows[:, None].to(tl.int64) * stride + column
-    tl.store(at, values.to(start.dtype.element_ty), mask=(rows[:, None] < limit) & (column < channels))
+def store_rows(matrix, stride, first, limit, values, COUNT: tl.constexpr, channels: tl.constexpr, width: tl.constexpr):
+    """Write values [COUNT, width] to rows first .. first + COUNT that lie below `limit`."""
+    row, column = tl.arange(0, COUNT)[:, None], tl.arange(0, width)[None, :]
+    at = matrix + tl.cast(first, tl.int64) * stride + (row * stride + column)
+    tl.store(at, values.to(matrix.dtype.element_ty), mask=(row < limit - first) & (column < channels))
 
 
 @triton.jit
@@ -42,31 +56,41 @@ def sequence(cu, index, length):
     """(first row, number of rows) of sequence `index`: from the bounds `cu` of packed sequences, or (0, length)."""
     if cu is None:
         return 0, length
-    first = tl.load(cu + index)
-    return first.to(tl.int64), tl.load(cu + index + 1) - first
+    else:
+        first = tl.load(cu + index)
+        return first.to(tl.int64), tl.load(cu + index + 1) - first
 
 
 @triton.jit
-def tile_scores(products, rows, columns, scale2, bias, blocks, bounds, masked: tl.constexpr):
-    """t = scale2 <q, k> + bias log2(e), -inf where hidden. Without `masked` every position is known to be visible.
+def tile_scores(
+    products, first_row, first_column, scale2, bias, blocks, bounds,
+    BM: tl.constexpr, BN: tl.constexpr, transposed: tl.constexpr, masked: tl.constexpr,
+):  # fmt: skip
+    """t = scale2 <q, k> + bias log2(e), -inf where hidden, for `products` [BM, BN], or [BN, BM] if transposed.
 
-    rows and columns broadcast to `products`: [BM, 1] and [1, BN], or [1, BM] and [BN, 1] for a transposed tile.
+    Without `masked` every position is known to be visible.
     """
     M, N, keys, left, right = bounds
+    if transposed:
+        row, column = tl.arange(0, BM)[None, :], tl.arange(0, BN)[:, None]
+    else:
+        row, column = tl.arange(0, BM)[:, None], tl.arange(0, BN)[None, :]
     t = products * scale2
     if bias[0] is not None:
-        at = bias[0] + rows.to(tl.int64) * bias[1] + columns.to(tl.int64) * bias[2]
-        t += tl.load(at, mask=(rows < M) & (columns < N), other=0.0).to(tl.float32) * LOG2E
+        at = bias[0] + tl.cast(first_row, tl.int64) * bias[1] + tl.cast(first_column, tl.int64) * bias[2]
+        inside = (row < M - first_row) & (column < N - first_column)
+        t += tl.load(at + (row * bias[1] + column * bias[2]), mask=inside, other=0.0).to(tl.float32) * LOG2E
     if masked:
-        visible = columns < keys
-        offset = columns - (rows + N - M)
+        visible = column < keys - first_column
+        offset = column - row + (first_column - first_row - N + M)
         if left is not None:
             visible = visible & (offset >= -left)
         if right is not None:
             visible = visible & (offset <= right)
         if blocks[0] is not None:
-            at = blocks[0] + (rows // blocks[1]).to(tl.int64) * blocks[3] + columns // blocks[2]
-            visible = visible & (tl.load(at, mask=(rows < M) & (columns < N), other=0) != 0)
+            inside = (row < M - first_row) & (column < N - first_column)
+            at = blocks[0] + (first_row + row) // blocks[1] * blocks[3] + (first_column + column) // blocks[2]
+            visible = visible & (tl.load(at, mask=inside, other=0) != 0)
         t = tl.where(visible, t, float("-inf"))
     return t
 
@@ -110,7 +134,9 @@ def query_range(first_column, bounds, BM: tl.constexpr, BN: tl.constexpr):
 
 @triton.jit
 def ordered(low, full, partial, high):
-    """low <= full <= partial <= high, so that three loops in a row visit every tile once."""
+    """low <= full <= partial <= high, so that three loops in a row visit every tile once: [low, full) with a mask,
+    [full, partial) without, [partial, high) with."""
+    high = tl.maximum(high, low)
     full = tl.minimum(tl.maximum(full, low), high)
     partial = tl.minimum(tl.maximum(partial, full), high)
-    return low, full, partial, tl.maximum(high, partial)
+    return low, full, partial, high

@@ -48,6 +48,8 @@ class FeatureSplit(Dataset):
 class FeatureDataModule(ZooDataModule):
     """A view of a data module whose loaders yield features; everything else is the data module's own."""
 
+    _ready: bool
+
     def __init__(self, datamodule: ZooDataModule, *, encode: Encoder, key: str, folder: Path):
         super().__init__(batch_size=datamodule.batch_size, num_workers=0, seed=datamodule.seed)
         self.datamodule, self.encode, self.key, self.folder = datamodule, encode, key, folder

@@ -79,12 +79,22 @@ def score(found: Predictions, *, task: str, concept_names: tuple[str, ...] = ())
 
 @torch.inference_mode()
 def correction_curve(
-    model: ZooModel, batches: Iterable[Batch], *, groups: tuple[tuple[int, ...], ...], trials: int = 3, seed: int = 0
-) -> list[float]:
-    """Accuracy with the first 0, 1, ..., len(groups) groups of concepts set to the truth, mean over random orders.
+    model: ZooModel,
+    batches: Iterable[Batch],
+    *,
+    groups: tuple[tuple[int, ...], ...],
+    trials: int = 3,
+    points: int = 9,
+    seed: int = 0,
+) -> dict[int, float]:
+    """Accuracy with 0, ..., len(groups) groups of concepts set to the truth, mean over random orders of the groups.
 
     Args:
         groups: indices of the concepts that are corrected together.
+        points: at how many numbers of groups, evenly spread, it is measured at most.
+
+    Returns:
+        number of corrected groups -> accuracy.
     """
     model.eval()
     encoded = [_encoded(model, batch) for batch in batches]
@@ -92,8 +102,9 @@ def correction_curve(
     orders = [
         torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed + t)).tolist() for t in range(trials)
     ]
-    curve = []
-    for corrected in range(len(groups) + 1):
+    counts = sorted({round(i * len(groups) / (points - 1)) for i in range(points)})
+    curve = {}
+    for corrected in counts:
         right = total = 0
         for order in orders:
             mask = torch.zeros(width, dtype=torch.bool)
@@ -102,7 +113,7 @@ def correction_curve(
                 output = model.forward_batch(batch, Intervention(mask, batch["concepts"]))
                 right += int((output.prediction.argmax(-1) == batch["label"]).sum())
                 total += len(batch["label"])
-        curve.append(right / total)
+        curve[corrected] = right / total
     return curve
 
 

@@ -78,7 +78,7 @@ class SupervisedTask(pl.LightningModule):
         if not torch.isfinite(loss):
             shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
             raise FloatingPointError(
-                f"the loss is not finite: stage {self.stage.name!r}, epoch {self.current_epoch}, step {index} ({shown}): "
+                f"the loss is not finite, {self.stage.name} epoch {self.current_epoch}, step {index} ({shown}): "
                 f"lower task.lr (now {self.lr:g}) or set trainer.gradient_clip_val=1"
             )
         shown = {f"train/{name}": value.detach() for name, value in terms.items()}

@@ -10,21 +10,10 @@ import yaml
 from zoo import catalogue
 from zoo.catalogue import Entry
 from zoo.errors import UserError
+from zoo.results import LABELS
+from zoo.results import NESTED as NOT_ROWS
 
 SHOWN_CONCEPTS = 60
-LABELS = {
-    "acc": "accuracy",
-    "balanced_acc": "balanced accuracy",
-    "rmse": "root mean squared error",
-    "mae": "mean absolute error",
-    "r2": "R²",
-    "concept_acc": "concept accuracy",
-    "concept_acc_all": "images with all concepts right",
-    "parameters": "parameters",
-    "macs": "multiply-accumulates an image",
-    "latency_ms": "CPU latency, one image (ms)",
-}
-NOT_ROWS = ("samples", "per_concept", "corrections")
 HUB_METRICS = {"acc": "accuracy", "rmse": "rmse", "mae": "mae", "r2": "r_squared"}
 
 

@@ -21,13 +21,14 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
 from zoo.artifact import describe, load_fitting, save_model
-from zoo.build import build_datamodule, build_model, construct, meta_check, plain_arguments, rebuild
+from zoo.build import build_datamodule, build_model, construct, meta_check, plain_arguments
 from zoo.callbacks import AtomicCheckpointIO, MetricsFile, read_rows
 from zoo.data.module import ZooDataModule
 from zoo.errors import UserError
-from zoo.evaluate import evaluate
+from zoo.evaluate import evaluate, save_predictions
 from zoo.files import write_json
 from zoo.models.contract import Stage, ZooModel
+from zoo.report import write_report
 from zoo.runs import Run, create_run, record_configuration
 from zoo.tasks.supervised import SupervisedTask
 
@@ -79,7 +80,7 @@ def _train(config: dict[str, Any], run: Run) -> dict[str, Any] | None:
         rest = load_fitting(model, config["init_from"])
         log.info(f"started from {config['init_from']}" + (f"; new: {', '.join(rest[:8])}" if rest else ""))
     use_feature_cache(session)
-    prepare(session)
+    model.prepare(session.datamodule)
     fit(session)
     if int(os.environ.get("LOCAL_RANK", 0)):
         return None
@@ -107,34 +108,6 @@ def use_feature_cache(session: Session) -> None:
     from zoo.data.feature_cache import cache_features
 
     session.datamodule = cache_features(session.datamodule, backbone, backbone.weights_key())
-
-
-def prepare(session: Session) -> None:
-    """Fit what the model fits without gradients, once; a resumed run reads what the first one stored."""
-    from safetensors.torch import load_file
-
-    stored = session.run.checkpoints / "prepared.safetensors"
-    if stored.is_file():
-        from zoo.artifact import read_info
-
-        session.model = _rebuilt(session.model, read_info(stored).recipe["arguments"])
-        session.model.load_state_dict(load_file(stored), strict=False)
-        return
-    if type(session.model).prepare is ZooModel.prepare:
-        return
-    log.info(f"preparing {session.config['model_name']}")
-    session.model.prepare(session.datamodule)
-    folder = session.run.checkpoints / "prepared"
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(session.model, _describe(session), folder).replace(stored)
-
-
-def _rebuilt(model: ZooModel, arguments: dict[str, Any]) -> ZooModel:
-    """The model with the arguments that `prepare` once changed; the same object where it changed none."""
-    if arguments == model.recipe["arguments"]:
-        return model
-    return rebuild(model.recipe | {"arguments": arguments})
 
 
 def fit(session: Session) -> None:
@@ -237,20 +210,21 @@ def _logger(session: Session) -> Any:
 
 
 def finish(session: Session, seconds: float) -> dict[str, Any]:
-    """Measure the best weights and write model.safetensors, result.json, report.html and MODEL_CARD.md."""
+    """Measure the best weights and write model.safetensors, predictions.safetensors, result.json, report.html and
+    MODEL_CARD.md."""
     session.datamodule.setup("test")
+    metrics, found = evaluate(session.model, session.datamodule, "test")
     result = {
         "model": session.config["model_name"],
         "data": session.config["data_name"],
         "run": str(session.run),
         "seconds": round(seconds, 1),
-        "metrics": evaluate(session.model, session.datamodule, "test"),
-        "validation": evaluate(session.model, session.datamodule, "val", corrections=False, cost=False),
+        "metrics": metrics,
+        "validation": evaluate(session.model, session.datamodule, "val", corrections=False, cost=False)[0],
     }
     save_model(session.model, _describe(session), session.run.folder)
+    save_predictions(found, session.run.folder)
     write_json(session.run.result_file, result)
-    from zoo.report import write_report
-
     write_report(session.run)
     return result
 
@@ -277,6 +251,7 @@ def _logging_to(path: Path) -> Iterator[None]:
         logger.handlers, logger.propagate = ([handler] if not helper else []) + ([console] if not helper else []), False
         logger.setLevel(logging.INFO if logger.name == "zoo" else logging.WARNING)
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
         logging.captureWarnings(True)
         try:
             yield

@@ -1,0 +1,126 @@
+"""The pictures of a report, as SVG text that stands inside the page."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+INK, ACCENT, SECOND, PALE = "#22303c", "#2a6f97", "#e07a5f", "#d9e2ea"
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", bbox_inches="tight")
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _axes(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Any]:
+    figure, axes = plt.subplots(figsize=(width, height))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=9)
+    return figure, axes
+
+
+def learning_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
+    """The named columns of metrics.csv over the epochs of all stages."""
+    figure, axes = _axes()
+    for name, colour in zip(names, (ACCENT, SECOND, INK, "#81b29a")):
+        points = [(i + 1, row[name]) for i, row in enumerate(rows) if name in row]
+        if points:
+            axes.plot(*zip(*points), color=colour, label=name, marker="o" if len(points) < 3 else None)
+    stages = [row["stage"] for row in rows]
+    for i in range(1, len(stages)):
+        if stages[i] != stages[i - 1]:
+            axes.axvline(i + 0.5, color=PALE, zorder=0)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize=9)
+    return svg(figure)
+
+
+def bars(names: Sequence[str], values: Sequence[float], *, label: str, limit: float | None = None) -> str:
+    """Horizontal bars, one a name."""
+    figure, axes = _axes(5.2, 0.6 + 0.26 * len(names))
+    position = np.arange(len(names))
+    axes.barh(position, values, color=[ACCENT if value >= 0 else SECOND for value in values], height=0.7)
+    axes.set_yticks(position, names)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    if limit is not None:
+        axes.set_xlim(0, limit)
+    return svg(figure)
+
+
+def correction_curve(curve: Sequence[tuple[int, float]]) -> str:
+    """Accuracy over the number of corrected concept groups."""
+    figure, axes = _axes()
+    axes.plot(*zip(*curve), color=ACCENT, marker="o")
+    axes.set_xlabel("concept groups set to the truth by a person")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel("accuracy")
+    axes.set_ylim(min(0.5, *(value for _, value in curve)), 1.01)
+    return svg(figure)
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """Rows are the true classes, columns the predicted ones; counts."""
+    size = min(8.0, 2.0 + 0.35 * len(names))
+    figure, axes = plt.subplots(figsize=(size, size))
+    axes.imshow(matrix / matrix.sum(1, keepdims=True).clip(min=1), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(names) <= 20:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                dark = count > matrix[row].sum() / 2
+                axes.text(column, row, int(count), ha="center", va="center", fontsize=7, color="w" if dark else INK)
+    return svg(figure)
+
+
+def weights(matrix: np.ndarray, classes: Sequence[str], concepts: Sequence[str]) -> str:
+    """How much every concept (columns) speaks for every class (rows)."""
+    figure, axes = plt.subplots(figsize=(1.8 + 0.34 * len(concepts), 1.6 + 0.28 * len(classes)))
+    bound = float(np.abs(matrix).max()) or 1.0
+    image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
+    axes.set_xticks(range(len(concepts)), concepts, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    return svg(figure)
+
+
+def plane(rows: list[dict[str, Any]]) -> str:
+    """The information plane: a point an epoch, I(X;Z) to the right, I(Z;Y) upwards, in bits."""
+    points = [
+        (row["val/izx_bits"], row["val/izy_bits"]) for row in rows if "val/izx_bits" in row and "val/izy_bits" in row
+    ]
+    figure, axes = _axes()
+    x, y = zip(*points)
+    axes.plot(x, y, color=PALE, zorder=0)
+    dots = axes.scatter(x, y, c=range(1, len(points) + 1), cmap="viridis", s=24)
+    axes.set_xlabel("I(X;Z), upper bound (bits)")
+    axes.set_ylabel("I(Z;Y), lower bound (bits)")
+    figure.colorbar(dots, ax=axes, label="epoch")
+    return svg(figure)
+
+
+def contributions(names: Sequence[str], values: Sequence[float], *, shown: int = 15) -> Figure:
+    """The concepts that spoke most for (right) and against (left) the answer."""
+    order = np.argsort(-np.abs(np.asarray(values)))[:shown]
+    figure, axes = _axes(5.6, 0.8 + 0.27 * len(order))
+    chosen = [float(values[i]) for i in order]
+    axes.barh(range(len(order)), chosen, color=[ACCENT if value >= 0 else SECOND for value in chosen], height=0.7)
+    axes.set_yticks(range(len(order)), [names[i] for i in order])
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel("contribution to the predicted class")
+    return figure

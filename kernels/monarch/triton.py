@@ -1,0 +1,101 @@
+"""Monarch products on a GPU: two batched matrix products whose permutation is folded into strides.
+
+One kernel multiplies batches of matrices with any strides; the forward and the four products of the backward differ in
+nothing but strides, and no transposed copy is ever written.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from zoo.kernels.aot import Configuration
+from zoo.kernels.dispatch import dot_precision
+
+
+@triton.jit
+def product_kernel(
+    a, b, c, M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, c_batch, c_row, c_column,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """c[z, m, n] = sum_k a[z, m, k] b[z, k, n], each with its own strides. The batch z varies fastest over programs."""
+    batch = tl.program_id(0).to(tl.int64)
+    m = (tl.program_id(1) * BM + tl.arange(0, BM)).to(tl.int64)  # [BM]
+    n = (tl.program_id(2) * BN + tl.arange(0, BN)).to(tl.int64)  # [BN]
+    total = tl.zeros((BM, BN), tl.float32)
+    for start in range(0, K, BK):
+        k = start + tl.arange(0, BK)  # [BK]
+        a_at = a + batch * a_batch + m[:, None] * a_row + k[None, :] * a_inner
+        b_at = b + batch * b_batch + k[:, None] * b_inner + n[None, :] * b_column
+        left = tl.load(a_at, mask=(m[:, None] < M) & (k[None, :] < K), other=0.0)
+        right = tl.load(b_at, mask=(k[:, None] < K) & (n[None, :] < N), other=0.0)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+    at = c + batch * c_batch + m[:, None] * c_row + n[None, :] * c_column
+    tl.store(at, total.to(c.dtype.element_ty), mask=(m[:, None] < M) & (n[None, :] < N))
+
+
+TILE = (64, 64, 32, 4, 3)
+"""Rows, columns and inner size of a tile, warps, stages."""
+
+
+def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
+    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place."""
+    batch, rows, inner = a.shape
+    columns = b.shape[2]
+    if not c.numel():
+        return
+    bm, bn, bk, warps, stages = TILE
+    product_kernel[(batch, triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
+        a, b, c, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
+        PRECISION=dot_precision(), num_warps=warps, num_stages=2 if torch.version.hip else stages,
+    )  # fmt: skip
+
+
+def _views(x: Tensor, h: Tensor, y: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x as (k, B, p), h as stage 1 writes it (k, B, q), h as stage 2 reads it (l, B, r), y as (l, B, s)."""
+    batch, (blocks, width, inner), (lanes, out, reach) = len(x), w1.shape, w2.shape
+    return (
+        x.view(batch, blocks, inner).transpose(0, 1),
+        h.view(batch, blocks, width).transpose(0, 1),
+        h.view(batch, reach, lanes).permute(2, 0, 1),
+        y.view(batch, out, lanes).permute(2, 0, 1),
+    )
+
+
+def forward(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, k p), w1 (k, q, p), w2 (l, s, r) -> y (B, s l) and the hidden product h (B, k q)."""
+    x = x.contiguous()
+    h = torch.empty(len(x), w1.shape[0] * w1.shape[1], dtype=x.dtype, device=x.device)
+    y = torch.empty(len(x), w2.shape[0] * w2.shape[1], dtype=x.dtype, device=x.device)
+    xs, written, read, ys = _views(x, h, y, w1, w2)
+    batched_product(xs, w1.transpose(1, 2), written)
+    batched_product(read, w2.transpose(1, 2), ys)
+    return y, h
+
+
+def backward(grad: Tensor, x: Tensor, h: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """dw2 = dy^T h, dh = dy w2, dw1 = dh^T x, dx = dh w1, block by block."""
+    x, grad = x.contiguous(), grad.contiguous()
+    dx, dh, dw1, dw2 = (torch.empty_like(value) for value in (x, h, w1.contiguous(), w2.contiguous()))
+    xs, _, read, dys = _views(x, h, grad, w1, w2)
+    dxs, dh_written, dh_read, _ = _views(dx, dh, grad, w1, w2)
+    batched_product(dys.transpose(1, 2), read, dw2)
+    batched_product(dys, w2, dh_read)
+    batched_product(dh_written.transpose(1, 2), xs, dw1)
+    batched_product(dh_written, w1, dxs)
+    return dx, dw1, dw2
+
+
+def configurations(amd: bool = False) -> Iterator[Configuration]:
+    """Every configuration that `batched_product` can choose; forward: stride 1 along the inner index of both."""
+    bm, bn, bk, warps, stages = TILE
+    strides = ("a_batch", "a_row", "a_inner", "b_batch", "b_inner", "b_column", "c_batch", "c_row", "c_column")
+    for word in ("fp32", "bf16"):
+        types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(("M", "N", "K", *strides), "i32")
+        fixed = {"a_inner": 1, "b_inner": 1, "c_column": 1}
+        constants = {"BM": bm, "BN": bn, "BK": bk, "PRECISION": "ieee" if amd else "tf32x3", **fixed}
+        aligned = tuple(name for name in ("M", "N", "K", *strides) if name not in fixed)
+        options = {"num_warps": warps, "num_stages": 2 if amd else stages}
+        yield Configuration(f"product {word}", product_kernel, types, constants, aligned, options)

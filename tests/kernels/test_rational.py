@@ -1,0 +1,107 @@
+"""The group-rational function: parity, special coefficients, gradients, registration, export, resources."""
+
+import pytest
+import torch
+
+from tests.golden.cases import Case, adapter
+from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from zoo.kernels.rational import aten, rational, reference
+
+test_interpreter = interpreter_test("interpret_rational.py")
+
+
+@adapter("rational", "rational")
+def rational_case(case: Case) -> dict:
+    variables = {f"grad/{name}": case.input[name].requires_grad_() for name in ("x", "numerator", "denominator")}
+    y = rational(*variables.values())
+    result = {"output/y": y, **case.gradients((y * case.input["dy"]).sum(), variables)}
+    return result | {f"{key}_upstream_fp32": value for key, value in result.items()}
+
+
+@adapter("kat", "group_rational")
+def group_rational(case: Case) -> dict:
+    x = case.input["x"].requires_grad_()
+    numerator, denominator = (case.param[name].requires_grad_() for name in ("numerator", "denominator"))
+    y = rational(x, numerator, denominator)
+    variables = {"grad/x": x, "grad/numerator": numerator, "grad/denominator": denominator}
+    return {"output/y": y, **case.gradients((y * case.input["grad_output"]).sum(), variables)}
+
+
+def inputs(groups=3, dim=12, dtype=torch.float32):
+    torch.manual_seed(0)
+    x = torch.randn(5, 7, dim, dtype=dtype)
+    return x, torch.randn(groups, 6, dtype=dtype), torch.randn(groups, 4, dtype=dtype)
+
+
+def test_gradients():
+    given = [value.requires_grad_() for value in inputs(dtype=torch.float64)]
+    assert torch.autograd.gradcheck(rational, given)
+    assert torch.autograd.gradcheck(reference.rational, given)
+
+
+def test_blocks_equal_the_reference(monkeypatch):
+    monkeypatch.setattr(aten, "BLOCK", 48)
+    given = [value.requires_grad_() for value in inputs()]
+    dy = torch.randn(5, 7, 12)
+    want = reference.rational(*given)
+    close(rational(*given), want)
+    for got, expected in zip(
+        aten.backward(dy, *(value.detach() for value in given)), torch.autograd.grad(want, given, dy)
+    ):
+        close(got, expected)
+
+
+def test_special_coefficients():
+    x, _, _ = inputs()
+    x.requires_grad_()
+    a, b = torch.zeros(3, 6), torch.zeros(3, 4, requires_grad=True)
+    a[:, 1] = 1
+    y = rational(x, a, b)
+    assert torch.equal(y, x)
+    dx, db = torch.autograd.grad(y.sum(), (x, b))
+    assert torch.equal(dx, torch.ones_like(x))
+    assert db.abs().min() > 0
+    _, a, b = inputs()
+    close(rational(x, 3 * a, b), 3 * rational(x, a, b), tolerance=1e-6)
+    other = a.clone()
+    other[0] = 0
+    assert torch.equal(rational(x, other, b)[..., 4:], rational(x, a, b)[..., 4:])
+
+
+def test_low_precision_is_computed_in_float32():
+    x, a, b = inputs()
+    y = rational(x.bfloat16(), a, b)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, rational(x.bfloat16().float(), a, b).bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rational(x, a, b).dtype == torch.float32
+
+
+def test_operators_are_registered_soundly():
+    given = [value.requires_grad_() for value in inputs()]
+    torch.library.opcheck(torch.ops.zoo.rational.default, given)
+    plain = [value.detach() for value in given]
+    torch.library.opcheck(torch.ops.zoo.rational_backward.default, (torch.ones(5, 7, 12), *plain))
+
+
+def test_compile_and_export(tmp_path):
+    x, a, b = inputs()
+    check_compiled(rational, x, a, b)
+    check_exported(lambda x: rational(x, a, b), x)
+    check_onnx(lambda x: rational(x, a, b), x, path=tmp_path)
+
+
+def test_errors():
+    x, a, b = inputs()
+    with pytest.raises(ValueError, match="11 channels do not divide into 3 groups"):
+        rational(x[..., 1:], a, b)
+    with pytest.raises(ValueError, match="coefficients"):
+        rational(x, a, b[:2])
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+def test_resources(target):
+    from zoo.kernels.rational.triton import configurations
+
+    found = list(configurations(amd=target.startswith("gfx")))
+    check_ahead(found[:4] if target == "sm_90" else found[2:4], target, registers=168)

@@ -2,8 +2,8 @@
 
     python benchmarks/feature_cache.py [--images 300] [--write]
 
-Both epochs are timed in one run, on the same pictures (data=shapes at 224 px), with the same loader settings. The encoder
-has random weights, which cost the same as trained ones. `--write` stores the figure in benchmarks/feature_cache.json.
+Both epochs are timed in one run, on the same pictures (data=shapes at 224 px), with the same loader settings. The
+encoder has random weights, which cost the same as trained ones. `--write` stores the figure in feature_cache.json.
 """
 
 import argparse

@@ -43,9 +43,16 @@ def list_images(path: Path) -> Listing:
     """List `<class>/**/*.jpg` (and the other image types) below a folder or inside a tar, without reading an image.
 
     Raises:
-        DataError: the tar is damaged or compressed.
+        DataError: the folder cannot be read, or the tar is damaged or compressed.
     """
-    return _list_tar(path) if path.is_file() else _list_folder(path)
+    if path.is_file():
+        return _list_tar(path)
+    try:
+        return _list_folder(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be listed ({error.strerror}: {error.filename}); check its permissions"
+        ) from None
 
 
 def _list_folder(root: Path) -> Listing:
@@ -119,7 +126,7 @@ class FileSource(Source):
                 content = file.read(entry.size)
         except OSError as error:
             raise ImageError(f"{where}: cannot be read ({error.strerror}); restore it or remove it") from None
-        return decode_image(content, name=where)
+        return decode_image(content, name=where, advice="replace or remove it, or set data.on_error=skip")
 
     def fingerprint(self) -> str:
         names = "\n".join(self.names)

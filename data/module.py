@@ -14,7 +14,7 @@ from zoo.data.errors import DataError
 from zoo.data.sampler import GlobalSampler, evaluation_batch_size
 from zoo.data.source import Source
 from zoo.data.splits import stratified_split
-from zoo.data.transforms import Transform
+from zoo.data.transforms import INTERPOLATIONS, Transform
 
 SPLITS = ("train", "val", "test")
 
@@ -107,12 +107,15 @@ class ZooDataModule(LightningDataModule):
         """Build the three splits; later calls cost nothing.
 
         Raises:
-            DataError: what `check` found.
+            DataError: what `check` found, or a split without an item.
         """
         if self._ready:
             return
         if problems := self.check():
             raise DataError(*problems)
+        empty = [split for split, (_, indices) in self._split().items() if not len(indices)]
+        if empty:
+            raise DataError(f"no items for {' and '.join(empty)}: give more data or a larger data.val_fraction")
         transform = self.make_transform()
         for split, (source, indices) in self._split().items():
             augmented = self.augment and split == "train" and transform is not None
@@ -199,12 +202,27 @@ def make_loader(
 
 
 def _as_preprocessing(values: Preprocessing | Mapping[str, Any] | None) -> Preprocessing | None:
+    """A checked `Preprocessing`, from its dictionary where need be."""
     if values is None or isinstance(values, Preprocessing):
-        return values
+        return values and _checked(values)
     plain = {key: value if isinstance(value, str | int | float) else list(value) for key, value in values.items()}
     try:
-        return Preprocessing.from_dict(plain)
+        return _checked(Preprocessing.from_dict(plain))
     except TypeError as error:
-        raise DataError(
-            f"data.preprocessing: {error}; it takes image_size, mean, std, crop_pct, interpolation"
-        ) from None
+        valid = "image_size, mean, std, crop_pct, interpolation"
+        raise DataError(f"data.preprocessing: {error}; it takes {valid}") from None
+
+
+def _checked(values: Preprocessing) -> Preprocessing:
+    problems = []
+    if values.interpolation not in INTERPOLATIONS:
+        problems.append(f"interpolation={values.interpolation}: choose one of {', '.join(INTERPOLATIONS)}")
+    if len(values.mean) != len(values.std) or not all(std > 0 for std in values.std):
+        problems.append(f"std={values.std}: give one number above 0 for each of the {len(values.mean)} of mean")
+    if not 0 < values.crop_pct <= 1:
+        problems.append(f"crop_pct={values.crop_pct}: give a share above 0 and at most 1")
+    if len(values.image_size) != 2:
+        problems.append(f"image_size={values.image_size}: give height and width")
+    if problems:
+        raise DataError(*(f"data.preprocessing.{line}" for line in problems))
+    return values

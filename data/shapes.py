@@ -142,6 +142,10 @@ class ShapesDataModule(ZooDataModule):
         """A sentence that names every concept of the scene."""
         return describe(self.scenes(split)[0][index])
 
+    def captions(self, split: str) -> list[str]:
+        """The captions of a split, in the order of its items."""
+        return [describe(values) for values in self.scenes(split)[0]]
+
     def export_png(self, folder: str | Path) -> None:
         """Write `<split>/<class>/<index>.png`, concepts.csv and captions.csv, for data=folder to read back."""
         self.setup()

@@ -19,6 +19,9 @@ from zoo.data.errors import ImageError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 """What counts as an image file in a folder or an archive."""
 
+INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
+"""Our names -> torchvision's."""
+
 
 def load_image(path: str | Path) -> Tensor:
     """Decode an image file, upright by its EXIF flag, to uint8 (C, H, W): C is 1 for grey and 3 for everything else.
@@ -33,8 +36,8 @@ def load_image(path: str | Path) -> Tensor:
     return decode_image(content, name=str(path))
 
 
-def decode_image(content: bytes, *, name: str) -> Tensor:
-    """`load_image` for bytes in memory; `name` is what an error calls them."""
+def decode_image(content: bytes, *, name: str, advice: str = "give another file") -> Tensor:
+    """`load_image` for bytes in memory; an error calls them `name` and ends with the advice."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -42,11 +45,13 @@ def decode_image(content: bytes, *, name: str) -> Tensor:
             if image.format == "JPEG" and image.mode in ("L", "RGB"):
                 return _decode_jpeg(content)
             return to_uint8(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except Image.DecompressionBombError as error:
+        what = f"is too large ({error})"
+    except UnidentifiedImageError:
         what = "is empty" if not content else "is not an image"
     except (OSError, RuntimeError, SyntaxError, ValueError, EOFError) as error:
         what = f"is damaged ({str(error).splitlines()[0]})"
-    raise ImageError(f"{name}: {what}; replace or remove it, or set data.on_error=skip") from None
+    raise ImageError(f"{name}: {what}; {advice}") from None
 
 
 def _decode_jpeg(content: bytes) -> Tensor:
@@ -143,8 +148,7 @@ def resize_and_crop(image: Tensor, preprocessing: Preprocessing) -> Tensor:
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import resize
 
-        modes = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
-        mode = InterpolationMode(modes[preprocessing.interpolation])
+        mode = InterpolationMode(INTERPOLATIONS[preprocessing.interpolation])
         image = resize(image, size, interpolation=mode, antialias=True)
     top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
     return image[:, top : top + height, left : left + width]

@@ -120,6 +120,11 @@ def test_missing_folder(tmp_path):
         FolderDataModule(root=str(tmp_path / "nowhere")).setup()
 
 
+def test_too_few_images_for_three_splits(tmp_path):
+    with pytest.raises(DataError, match="no items for val and test"):
+        FolderDataModule(root=str(write_folder(tmp_path, per_class=2))).setup()
+
+
 def test_empty_class_and_unknown_class(tmp_path):
     write_folder(tmp_path / "train")
     write_folder(tmp_path / "val", classes=("cat", "dgo"))

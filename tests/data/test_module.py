@@ -142,6 +142,9 @@ def test_preprocessing_can_be_replaced():
     data.use_preprocessing(Preprocessing(image_size=(8, 8), mean=(0.0,), std=(1.0,)))
     image = next(iter(data.val_dataloader()))["image"]
     assert (image.min(), image.max()) == (0, 1)
+    data.use_preprocessing(Preprocessing(image_size=(8, 8), mean=(0.0, 0.5, 0.0), std=(1.0, 1.0, 2.0)))
+    colour = next(iter(data.val_dataloader()))["image"]
+    assert torch.equal(colour, torch.cat([image, image - 0.5, image / 2], dim=1))
 
 
 def test_digit_concepts_name_the_class():
@@ -161,6 +164,9 @@ def test_digit_concepts_name_the_class():
         ({"batch_size": 0}, "data.batch_size=0"),
         ({"val_fraction": 0.5}, "data.val_fraction=0.5"),
         ({"preprocessing": {"size": 3}}, "image_size, mean, std"),
+        ({"preprocessing": {"image_size": [8, 8], "mean": [0], "std": [0]}}, "std="),
+        ({"preprocessing": {"image_size": [8, 8], "mean": [0], "std": [1], "interpolation": "cubic"}}, "bicubic"),
+        ({"preprocessing": {"image_size": [8, 8], "mean": [0], "std": [1], "crop_pct": 2}}, "crop_pct=2"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, words):

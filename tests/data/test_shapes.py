@@ -93,6 +93,7 @@ def test_label_is_the_rule_and_the_caption_names_everything(data):
         item, caption = data.train_set[index], data.caption("train", index)
         for word in data.facts.class_names[item["label"]].split():
             assert word in caption
+        assert caption == data.captions("train")[index]
         present = [name.split("::")[1] for name, value in zip(CONCEPTS, item["concepts"]) if value]
         assert all(word in caption for word in present)
 

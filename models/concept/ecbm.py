@@ -40,6 +40,52 @@ def energy_table(query: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor)
     return F.relu(query) @ (weight * (1 + embedding)).mT + bias
 
 
+class Landscape:
+    """The energies of given images as a function of soft y and c, without the width H in any step.
+
+    At a mixture u = sum_i p_i u_i / |sum_i p_i u_i| of embeddings, e(a, u) = base + (sum_i p_i slope_i) / sqrt(p G p)
+    with g = w * ReLU(a), base = sum g + b, slope_i = g . u_i and G the Gram matrix of the embeddings.
+    """
+
+    def __init__(self, model: "ECBM", features: Tensor):
+        self.model, classes = model, model.class_embedding
+        self.class_gram = classes @ classes.mT
+        states = model.concept_embedding.transpose(0, 1)
+        self.concept_gram = states @ states.mT
+        self.class_base, self.class_slope = self._of_classes(model.class_query(features), model.class_energy_of)
+        pull = F.relu(model.concept_query(features))[:, None] * model.concept_energy_weight
+        self.concept_base = pull.sum(-1) + model.concept_energy_bias
+        self.concept_slope = torch.einsum("bkh,kjh->bkj", pull, states)
+        self._hard: Tensor | None = None
+
+    def _of_classes(self, query: Tensor, head: nn.Linear) -> tuple[Tensor, Tensor]:
+        pull = F.relu(query) * head.weight[0]
+        return pull.sum(-1) + head.bias, pull @ self.model.class_embedding.mT
+
+    def of_class(self, y_logits: Tensor) -> Tensor:
+        """E_xy (B,) at logits of y (B, M)."""
+        return self._mixture(self.class_base, self.class_slope, y_logits)
+
+    def of_concepts(self, c_logits: Tensor) -> Tensor:
+        """E_xc (B, K) at logits of c (B, K, 2)."""
+        c = c_logits.softmax(-1)
+        length = torch.einsum("bki,kij,bkj->bk", c, self.concept_gram, c).sqrt()
+        return self.concept_base + (c * self.concept_slope).sum(-1) / length
+
+    def of_both(self, y_logits: Tensor, c_logits: Tensor) -> Tensor:
+        """E_cy (B,). It takes hard concepts, so that no gradient reaches their logits through it."""
+        hard = c_logits[..., 1] > c_logits[..., 0]
+        if self._hard is None or not torch.equal(hard, self._hard):
+            with torch.no_grad():
+                query = self.model.concepts_query(hard.to(c_logits))
+                self._hard, self._both = hard, self._of_classes(query, self.model.global_energy_of)
+        return self._mixture(*self._both, y_logits)
+
+    def _mixture(self, base: Tensor, slope: Tensor, y_logits: Tensor) -> Tensor:
+        y = y_logits.softmax(-1)
+        return base + (y * slope).sum(-1) / ((y @ self.class_gram) * y).sum(-1).sqrt()
+
+
 class ECBM(ZooModel):
     """Concepts and class by descent of a joint energy.
 
@@ -120,15 +166,15 @@ class ECBM(ZooModel):
 
     def global_energy(self, concepts: Tensor) -> Tensor:
         """E_cy of concepts (B, K) in {0, 1} with every class: (B, M)."""
-        head = self.global_energy_of
-        return energy_table(
-            self._concepts_query(concepts), F.normalize(self.class_embedding, dim=-1), head.weight, head.bias
-        )
+        query, head = self.concepts_query(concepts), self.global_energy_of
+        return energy_table(query, F.normalize(self.class_embedding, dim=-1), head.weight, head.bias)
 
-    def _concepts_query(self, concepts: Tensor) -> Tensor:
+    def concepts_query(self, concepts: Tensor) -> Tensor:
+        """P [v_1 .. v_K] of hard concepts (B, K): (B, H). Each state of each concept is projected once."""
         absent, present = self.concept_embedding.flip(0) if self.upstream_order else self.concept_embedding
-        chosen = torch.where((concepts > 0.5)[..., None], present, absent)
-        return self.global_query(chosen.flatten(1))
+        blocks = self.global_query.weight.unflatten(1, absent.shape)
+        nothing = torch.einsum("ikh,kh->i", blocks, absent) + self.global_query.bias
+        return nothing + (concepts > 0.5).to(absent) @ torch.einsum("ikh,kh->ki", blocks, present - absent)
 
     def forward_features(self, features: Tensor, intervene: Intervention | None = None) -> Output:
         """features (B, D). While training, predictions are the classes and states of least energy; in evaluation they
@@ -172,56 +218,28 @@ class ECBM(ZooModel):
         """
         weights = weights or self.inference_weights
         with torch.inference_mode(False), torch.no_grad():
-            queries = self.class_query(features), self.concept_query(features)
-            y = queries[0].new_zeros(len(features), len(self.class_embedding))
-            c = (
-                queries[0].new_zeros(len(features), len(self.concept_names), 2)
-                if c_logits is None
-                else c_logits.clone()
-            )
+            landscape = Landscape(self, features)
+            y = torch.zeros_like(landscape.class_slope)
+            c = torch.zeros_like(landscape.concept_slope) if c_logits is None else c_logits.clone()
         with torch.inference_mode(False), torch.enable_grad():
-            y, c = y.requires_grad_(), c.requires_grad_()
-            adam = torch.optim.Adam([y, c], lr=self.inference_lr)
+            moving = [y.requires_grad_(), c.requires_grad_()] if weights[1] else [y.requires_grad_()]
+            adam = torch.optim.Adam(moving, lr=self.inference_lr)
             best, waited, step = math.inf, 0, 0
             for step in range(1, self.steps + 1):  # noqa: B007
-                energies = self.soft_energies(queries, y, c)
-                total = torch.stack([energy.sum() for energy in energies]) @ energies[0].new_tensor(tuple(weights))
-                y.grad, c.grad = torch.autograd.grad(total, (y, c))
+                of_class = landscape.of_class(y)
+                total = weights[0] * of_class.sum() + weights[2] * landscape.of_both(y, c).sum()
+                if weights[1]:
+                    total = total + weights[1] * landscape.of_concepts(c).sum()
+                for logits, gradient in zip(moving, torch.autograd.grad(total, moving)):
+                    logits.grad = gradient
                 adam.step()
                 if self.patience is None:
                     continue
-                check = float(energies[0].detach().mean())
+                check = float(of_class.detach().mean())
                 best, waited = (check, 0) if check < best - self.delta else (best, waited + 1)
                 if waited >= self.patience:
                     break
         return y.detach(), c.detach(), step
-
-    def soft_energies(
-        self, queries: tuple[Tensor, Tensor], y_logits: Tensor, c_logits: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """E_xy (B,), E_xc (B, K) and E_cy (B,) at a soft class and soft concept states.
-
-        The soft embeddings are the normalised means of the embeddings under softmax(logits). E_cy takes hard concepts,
-        so that no gradient reaches their logits through it.
-
-        Args:
-            queries: `class_query(features)` and `concept_query(features)`, both (B, H).
-            y_logits: (B, M). c_logits: (B, K, 2).
-        """
-        states = c_logits.softmax(-1)
-        u_y = F.normalize(y_logits.softmax(-1) @ self.class_embedding, dim=-1)
-        u_c = F.normalize(torch.einsum("bkj,jkh->bkh", states, self.concept_embedding), dim=-1)
-        hard = self._concepts_query(states[..., 1])
-
-        def energy(query: Tensor, head: nn.Linear) -> Tensor:
-            return (F.relu(query) * (1 + u_y)) @ head.weight[0] + head.bias
-
-        e_xc = torch.einsum("bh,kh,bkh->bk", F.relu(queries[1]), self.concept_energy_weight, 1 + u_c)
-        return (
-            energy(queries[0], self.class_energy_of),
-            e_xc + self.concept_energy_bias,
-            energy(hard, self.global_energy_of),
-        )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """class_weight * CE(-E_xy, y) + concept_weight * sum_k CE(-E_xc[k], c_k) + global_weight * CE(-E_cy, y)."""

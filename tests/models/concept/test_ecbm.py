@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.golden.cases import Case, adapter
-from zoo.models.concept.ecbm import ECBM, energy_table
+from zoo.models.concept.ecbm import ECBM, Landscape, energy_table
 from zoo.models.concept.ecbm_queries import Joint, Query, Term, conditional, parse_query
 from zoo.models.contract import Intervention
 
@@ -31,6 +31,11 @@ def golden(case: Case, **arguments) -> ECBM:
     )
     model.load_state_dict(ECBM.convert_state(case.param))
     return model.to(case.dtype)
+
+
+def energies(model, x, y, c):
+    landscape = Landscape(model, x)
+    return landscape.of_class(y), landscape.of_concepts(c), landscape.of_both(y, c)
 
 
 @adapter("ecbm", "ECBM.train")
@@ -80,7 +85,7 @@ def ecbm_inference(case: Case):
     ).eval()
     y = case.input["y_logits"][..., 0].requires_grad_()
     c = case.input["c_logits"].requires_grad_()
-    e_xy, e_xc, e_cy = model.soft_energies((model.class_query(x), model.concept_query(x)), y, c)
+    e_xy, e_xc, e_cy = energies(model, x, y, c)
     loss = weights[0] * e_xy.mean() + weights[1] * e_xc.mean(0).sum() + weights[2] * e_cy.mean()
     grads = case.gradients(loss, {"grad/y_logits": y, "grad/c_logits": c})
     grads["grad/y_logits"] = grads["grad/y_logits"][..., None]
@@ -150,11 +155,30 @@ def test_the_energy_table_is_the_published_elementwise_form():
     torch.testing.assert_close(energy_table(query, embedding, head.weight, head.bias), published)
 
 
+def test_a_mixture_has_the_published_energy_of_its_normalised_embedding():
+    model, x = build(upstream_order=True).eval(), torch.randn(5, 6)
+    y, c = torch.randn(5, 3), torch.randn(5, 4, 2)
+    e_xy, e_xc, e_cy = energies(model, x, y, c)
+
+    def e(query, embedding, head):
+        return head(F.relu(query + query * embedding))[..., 0]
+
+    u_y = F.normalize(y.softmax(-1) @ model.class_embedding, dim=-1)
+    states = model.concept_embedding
+    u_c = F.normalize(torch.einsum("bkj,jkh->bkh", c.softmax(-1), states), dim=-1)
+    hard = torch.where((c[..., 1] > c[..., 0])[..., None], states[0], states[1]).flatten(1)
+    torch.testing.assert_close(e_xy, e(model.class_query(x), u_y, model.class_energy_of))
+    torch.testing.assert_close(e_cy, e(model.global_query(hard), u_y, model.global_energy_of))
+    query = model.concept_query(x)[:, None]
+    by_hand = (F.relu(query + query * u_c) * model.concept_energy_weight).sum(-1) + model.concept_energy_bias
+    torch.testing.assert_close(e_xc, by_hand)
+
+
 def test_a_one_hot_class_has_the_energy_of_training():
     model, x = build().eval(), torch.randn(5, 6)
     y, c = torch.full((5, 3), -1e4), torch.zeros(5, 4, 2)
     y[:, 1], c[..., 1] = 1e4, 1e4
-    e_xy, e_xc, e_cy = model.soft_energies((model.class_query(x), model.concept_query(x)), y, c)
+    e_xy, e_xc, e_cy = energies(model, x, y, c)
     torch.testing.assert_close(e_xy, model.class_energy(x)[:, 1])
     torch.testing.assert_close(e_xc, model.concept_energy(x)[..., 1])
     torch.testing.assert_close(e_cy, model.global_energy(torch.ones(5, 4))[:, 1])
@@ -181,12 +205,11 @@ def test_the_flip_touches_the_stated_share_and_leaves_the_batch_alone():
 
 def test_inference_lowers_the_energy_and_does_not_depend_on_the_batch():
     model, x = build().eval(), torch.randn(6, 6)
-    queries = model.class_query(x), model.concept_query(x)
 
     def energy(steps):
         model.steps = steps
         y, c, _ = model.infer(x)
-        terms = model.soft_energies(queries, y, c)
+        terms = energies(model, x, y, c)
         return sum(w * e.reshape(6, -1).sum(1) for w, e in zip(model.inference_weights, terms)).mean()
 
     assert energy(100) < energy(20) < energy(1)

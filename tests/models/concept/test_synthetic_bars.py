@@ -1,6 +1,6 @@
 """What sigmoid CBM, logit CBM and CEM reach on the synthetic tasks, right, corrected and wrongly corrected.
 
-The bars were measured with the authors' code: 3,000 samples, 70/30, 128-128 extractor, Adam 3e-3, batch 256, 100 epochs.
+Bars measured with the authors' code: 3,000 samples, 70/30, 128-128 extractor, Adam 3e-3, batch 256, 100 epochs.
 """
 
 from types import SimpleNamespace

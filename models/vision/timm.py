@@ -65,10 +65,10 @@ class Timm(ZooModel):
         if default_config(name).get("fixed_input_size"):
             options["img_size"] = tuple(image_size)
         on_meta = torch.get_default_device().type == "meta"
-        self.net: Any = _create(name, pretrained and checkpoint_path is None and not on_meta, options)
-        config = self.net.pretrained_cfg
+        net: Any = _create(name, pretrained and checkpoint_path is None and not on_meta, options)
+        self.net, config = net, net.pretrained_cfg
         if checkpoint_path is not None and not on_meta:
-            _load(self.net, checkpoint_path)
+            _load(net, checkpoint_path)
         elif pretrained and not on_meta and config.get("num_classes") != num_outputs:
             log.warning(
                 "%s: the classifier is rebuilt for %d classes (the weights have %s)",

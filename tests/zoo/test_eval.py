@@ -1,0 +1,56 @@
+"""eval and report: the figures of the run again, on its data or on others, and its page."""
+
+import json
+
+import pytest
+
+
+def test_gives_the_figures_of_the_training(zoo_command, trained_run):
+    code, out, _ = zoo_command("eval", str(trained_run), "--json")
+    assert code == 0
+    found, expected = json.loads(out), json.loads((trained_run / "result.json").read_text())
+    for name in ("samples", "acc", "balanced_acc", "concept_acc", "per_concept", "corrections", "parameters", "macs"):
+        assert found["metrics"][name] == expected["metrics"][name]
+    code, out, _ = zoo_command("eval", str(trained_run), "--split", "val", "--json")
+    assert json.loads(out)["metrics"]["acc"] == expected["validation"]["acc"]
+
+
+def test_table(zoo_command, trained_run):
+    code, out, err = zoo_command("eval", str(trained_run), "data.batch_size=7")
+    assert (code, err) == (0, [])
+    assert out.startswith("cbm on digits (269 images of split test)")
+    assert "concept upper_loop" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["data=shapes"], ["12 classes, the model knows 10", "19 concepts, the model knows 12"]),
+        (["data=synthetic"], ["classes, the model knows 10", "concepts, the model knows 12", "rows of 4 numbers"]),
+        (["data=tabular"], ["a task of regression, the model was trained for classification"]),
+        (["model=vib"], ["takes only data=NAME"]),
+        (["data.batch_sise=3"], ["did you mean batch_size"]),
+        (["data=digit"], ["did you mean digits"]),
+    ],
+)
+def test_refuses_other_data(zoo_command, trained_run, words, lines):
+    code, out, err = zoo_command("eval", str(trained_run), *words)
+    assert (code, out, len(err)) == (2, "", len(lines))
+    for line, expected in zip(err, lines):
+        assert expected in line
+
+
+def test_unknown_run(zoo_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = zoo_command("eval", "latest")
+    assert (code, len(err)) == (2, 1)
+    assert "there is no run" in err[0]
+
+
+def test_report_is_made_again(zoo_command, trained_run):
+    page = trained_run / "report.html"
+    page.unlink()
+    code, out, err = zoo_command("report", str(trained_run))
+    assert (code, err) == (0, [])
+    assert f"{trained_run}/report.html" in out
+    assert page.read_text().startswith("<!doctype html>")

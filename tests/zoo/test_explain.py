@@ -1,0 +1,78 @@
+"""explain: contributions that add up, corrections that change the answer, a picture, and clear refusals."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+
+
+def test_contributions_add_up_to_the_logit(zoo_command, trained_run, digit_files):
+    code, out, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), "--json")
+    assert (code, err) == (0, [])
+    found = json.loads(out)
+    assert (found["about"], found["corrected"], found["picture"]) == ("8", None, None)
+    assert max(found["contributions"], key=found["contributions"].get) == "upper_loop"
+    head = zoo.load(str(trained_run)).head[0]
+    concepts = torch.tensor(list(found["answer"]["concepts"].values()))
+    logit = head(concepts)[8] - head.bias[8]
+    assert sum(found["contributions"].values()) == pytest.approx(logit.item(), abs=1e-5)
+
+
+def test_correction(zoo_command, trained_run, digit_files, tmp_path):
+    picture = tmp_path / "why.png"
+    words = ["--set", "lower_loop=0", "--set", "lower_open_left=1", "--out", str(picture)]
+    code, out, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), *words)
+    assert (code, err) == (0, [])
+    assert out.startswith("8 (")
+    assert "corrected: 9 (" in out
+    assert "set to" in out
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > drawn.size[1] > 300
+
+
+def test_no_correction_leaves_the_answer(trained_run):
+    from zoo.explanation import corrections, explain
+    from zoo.trained import open_trained
+
+    trained = open_trained(str(trained_run))
+    assert corrections([], trained.info) is None
+    assert explain(trained, torch.zeros(1, 8, 8)).corrected is None
+
+
+def test_effects_of_a_linear_head_are_its_contributions(trained_run):
+    """Switching a concept of a linear head off takes away weight x activation."""
+    from zoo.explanation import effects
+
+    model, image = zoo.load(str(trained_run)), torch.randn(1, 8, 8)
+    output = model(image[None])
+    torch.testing.assert_close(effects(model, image, output), model.contributions(output)[0], atol=1e-5, rtol=0)
+
+
+def test_mistakes_are_told_together(zoo_command, trained_run, digit_files):
+    words = ["--set", "lower_lop=0", "--set", "top_bar=7", "--set", "top_bar"]
+    code, _, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), *words)
+    assert (code, len(err)) == (2, 3)
+    assert "did you mean lower_loop" in err[0]
+    assert "from 0 (absent) to 1 (present)" in err[1]
+
+
+def test_picture_that_cannot_be_written(zoo_command, trained_run, digit_files, tmp_path):
+    for name in ("no/folder/why.png", "why.docx"):
+        code, _, err = zoo_command(
+            "explain", str(trained_run), str(digit_files / "8.png"), "--out", str(tmp_path / name)
+        )
+        assert (code, len(err)) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "offer"), [("vib", "bits"), ("bottlefit", "bytes"), ("litv2", "predict")])
+def test_models_without_concepts_say_what_they_offer(name, offer):
+    from zoo.errors import UserError
+    from zoo.explanation import check_explainable
+
+    with pytest.raises(UserError, match=offer):
+        check_explainable(SimpleNamespace(name=name, concept_names=[]))

@@ -1,0 +1,156 @@
+"""Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.artifact import ModelInfo
+from zoo.errors import UserError
+from zoo.files import replacing
+from zoo.inference import in_words
+from zoo.models.contract import Intervention, Output, ZooModel
+from zoo.trained import Trained, concept_index
+
+OTHERWISE = {
+    "information": "python -m zoo eval shows how many bits its latent keeps of an image and of the class",
+    "split": "python -m zoo eval shows how many bytes of an image cross the link",
+    "vision": "python -m zoo predict shows its classes and how sure it is of them",
+}
+
+
+@dataclass
+class Explanation:
+    """What `explain` found for one image.
+
+    answer: in words, see `zoo.inference.in_words`; corrected: the same after the user's corrections, or None.
+    about: the class (or target) that the contributions speak for: the one that is predicted in the end.
+    contributions: concept name -> what it adds to that class's logit. method: how they were found.
+    """
+
+    answer: dict[str, Any]
+    corrected: dict[str, Any] | None
+    about: str
+    contributions: dict[str, float]
+    method: str
+
+
+def check_explainable(info: ModelInfo) -> None:
+    """
+    Raises:
+        UserError: the model has no concepts; the line says what it offers instead.
+    """
+    if info.concept_names:
+        return
+    from zoo import catalogue
+
+    family = catalogue.entry(info.name).family if info.name in catalogue.names() else "vision"
+    raise UserError(f"{info.name} has no named concepts to explain with: {OTHERWISE.get(family, OTHERWISE['vision'])}")
+
+
+def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
+    """`concept=value` pairs as an intervention.
+
+    Raises:
+        UserError: a line for each that is unreadable, unknown or beyond 0 and 1.
+    """
+    mask, values = torch.zeros(len(info.concept_names), dtype=torch.bool), torch.zeros(len(info.concept_names))
+    wrong = []
+    for word in words:
+        name, _, text = word.rpartition("=")
+        try:
+            index = concept_index(info, name) if name else None
+            value = float(text)
+            if index is None or not 0 <= value <= 1:
+                raise ValueError
+            mask[index], values[index] = True, value
+        except UserError as error:
+            wrong += [f"--set {word}: {line}" for line in error.lines]
+        except ValueError:
+            wrong.append(f"--set {word}: write concept=value with a value from 0 (absent) to 1 (present)")
+    if wrong:
+        raise UserError(*wrong)
+    return Intervention(mask, values) if words else None
+
+
+def explain(trained: Trained, image: Tensor, intervene: Intervention | None = None) -> Explanation:
+    """Explain the answer for one image (C, H, W), as the model sees it."""
+    model, info = trained.model, trained.info
+    with torch.inference_mode():
+        original = model(image[None])
+        corrected = None if intervene is None else model(image[None], intervene)
+    final = original if corrected is None else corrected
+    winner = int(final.prediction[0].argmax()) if info.task == "classification" else 0
+    values, method = _contributions(model, image, final, intervene)
+    return Explanation(
+        answer=in_words(original, info)[0],
+        corrected=None if corrected is None else in_words(corrected, info)[0],
+        about=info.class_names[winner],
+        contributions=dict(zip(info.concept_names, values[:, winner].tolist())),
+        method=method,
+    )
+
+
+def _contributions(
+    model: ZooModel, image: Tensor, output: Output, intervene: Intervention | None
+) -> tuple[Tensor, str]:
+    """(K, M), and how they were found: by the model's own account, or by switching each concept off."""
+    own = getattr(model, "contributions", None)
+    if own is not None:
+        return own(output)[0].detach().float(), "weight x activation of the concept in the head"
+    return effects(model, image, output, intervene), "logit as it is, minus the logit with the concept set to absent"
+
+
+@torch.no_grad()
+def effects(model: ZooModel, image: Tensor, output: Output, intervene: Intervention | None = None) -> Tensor:
+    """(K, M): how much every logit falls when a person sets one concept to absent, on top of `intervene`."""
+    size = len(model.concept_names)
+    mask, values = torch.eye(size, dtype=torch.bool), torch.zeros(size, size)
+    if intervene is not None:
+        mask = mask | intervene.mask
+        values = torch.where(torch.eye(size, dtype=torch.bool), 0.0, intervene.values.expand(size, -1))
+    without = model(image.expand(size, *image.shape), Intervention(mask, values)).prediction
+    return (output.prediction - without).float()
+
+
+def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
+    """The image (uint8, (C, H, W)) beside a bar chart of the contributions.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib import pyplot as plt
+
+    from zoo.figures import contributions
+
+    figure = contributions(list(found.contributions), list(found.contributions.values()))
+    width, height = figure.get_size_inches()
+    height = max(height, 3.0)
+    figure.set_size_inches(width + height, height)
+    bars, share = figure.axes[0], height / (width + height)
+    bars.set_position((share + 0.27 * (1 - share), 0.16, 0.7 * (1 - share), 0.72))
+    bars.set_xlabel(f"contribution to {found.about}")
+    shown = figure.add_axes((0.03, 0.06, share - 0.06, 0.82))
+    shown.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
+    shown.set_axis_off()
+    figure.suptitle(headline(found), x=0.03, ha="left", fontsize=11)
+    try:
+        with replacing(path) as beside:
+            figure.savefig(beside, format=path.suffix[1:].lower() or "png", dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {path}: {' '.join(str(error).split())}") from None
+    finally:
+        plt.close(figure)
+
+
+def headline(found: Explanation) -> str:
+    """The answer, and the corrected one, in a line."""
+    return _said(found.answer) + (f", corrected: {_said(found.corrected)}" if found.corrected else "")
+
+
+def _said(answer: dict[str, Any]) -> str:
+    if "values" in answer:
+        return ", ".join(f"{name} {value:.4g}" for name, value in answer["values"].items())
+    return f"{answer['class']} ({answer['probability']:.1%})"

@@ -1,0 +1,112 @@
+"""Images of the user through a trained model: which files, read how, and what the model says of each in words."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.artifact import ModelInfo
+from zoo.data.errors import ImageError
+from zoo.data.transforms import SUFFIXES, Transform, load_image
+from zoo.errors import UserError
+from zoo.models.contract import Output
+from zoo.trained import Trained
+
+
+def find_images(words: Sequence[str]) -> list[Path]:
+    """The files that paths, folders (all images below) and wildcards name, each once, in the order given.
+
+    Raises:
+        UserError: a line for each word that names none.
+    """
+    found: list[Path] = []
+    wrong = []
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            wrong += [] if inside else [f"{word}: the folder holds no images ({', '.join(sorted(SUFFIXES))})"]
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+            wrong += [] if matches else [f"{word}: there is no such image, folder or match"]
+            found += [match for match in matches if match.is_file()]
+    if wrong:
+        raise UserError(*wrong)
+    return list(dict.fromkeys(found))
+
+
+def transform_of(info: ModelInfo) -> Transform:
+    """What an image goes through first.
+
+    Raises:
+        UserError: the model reads rows of a table.
+    """
+    if tuple(info.preprocessing["image_size"]) == (0, 0):
+        raise UserError(
+            f"{info.name} on {info.data} reads rows of a table, not images: measure it with python -m zoo eval"
+        )
+    return Transform(info.transform)
+
+
+def read_images(paths: Sequence[Path], transform: Transform) -> tuple[dict[Path, Tensor], list[str]]:
+    """The readable images as the model sees them, (C, H, W), and a line for each file that is none."""
+    images, unreadable = {}, []
+    for path in paths:
+        try:
+            images[path] = transform(load_image(path))
+        except ImageError as error:
+            unreadable.append(f"{str(error).rpartition('; ')[0]}; replace or remove it, or add --skip")
+    return images, unreadable
+
+
+@torch.inference_mode()
+def predict_files(
+    trained: Trained, paths: Sequence[Path], *, skip: bool = False, batch_size: int = 64
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the model says of each file, in order: dictionaries as `in_words` makes them, with `image`; and a line for
+    each file that was skipped.
+
+    Raises:
+        UserError: unreadable files and no `skip`, a line each.
+    """
+    transform = transform_of(trained.info)
+    answers, skipped = [], []
+    for begin in range(0, len(paths), batch_size):
+        images, unreadable = read_images(paths[begin : begin + batch_size], transform)
+        skipped += unreadable
+        if images and (skip or not skipped):
+            output = trained.model(torch.stack(list(images.values())))
+            rows = in_words(output, trained.info)
+            answers += [{"image": str(path), **row} for path, row in zip(images, rows)]
+    if skipped and not skip:
+        raise UserError(*skipped)
+    return answers, skipped
+
+
+def in_words(output: Output, info: ModelInfo, *, classes: int = 3) -> list[dict[str, Any]]:
+    """One dictionary an image: `class`, `probability` and `classes` (the most probable ones), or `values` in
+    regression; `concepts`, name to probability, where the model has them."""
+    answers: list[dict[str, Any]] = []
+    for row in output.prediction.float():
+        if info.task == "regression":
+            answers.append({"values": dict(zip(info.class_names, row.tolist()))})
+            continue
+        value, index = row.softmax(-1).topk(min(classes, len(row)))
+        likely = {info.class_names[i]: p for p, i in zip(value.tolist(), index.tolist())}
+        answers.append({"class": next(iter(likely)), "probability": value[0].item(), "classes": likely})
+    if output.concepts is not None and info.concept_names:
+        for answer, row in zip(answers, output.concepts.float().tolist()):
+            answer["concepts"] = dict(zip(info.concept_names, row))
+    return answers
+
+
+def present(concepts: dict[str, float], *, limit: int = 6) -> str:
+    """The concepts above one half, the surest first, as a person reads them."""
+    sure = sorted((name for name, value in concepts.items() if value > 0.5), key=lambda name: -concepts[name])
+    return ", ".join(sure[:limit]) + (f" and {len(sure) - limit} more" if len(sure) > limit else "")

@@ -1,0 +1,128 @@
+"""A trained model with the run it came from, and the data to use it on: what the verbs after training start with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zoo.artifact import ModelInfo, load
+from zoo.errors import UserError, suggest
+from zoo.runs import Run, find_run
+
+if TYPE_CHECKING:
+    from zoo.data.contract import Facts
+    from zoo.data.module import ZooDataModule
+    from zoo.models.contract import ZooModel
+
+
+@dataclass
+class Trained:
+    """A model with weights, in evaluation mode. source: as the user named it. run: None for released weights."""
+
+    source: str
+    model: "ZooModel"
+    info: ModelInfo
+    run: Run | None
+
+    def __str__(self) -> str:
+        return str(self.run) if self.run else self.source
+
+
+def open_trained(source: str) -> Trained:
+    """The model of a run (a folder, a file in it, `latest`) or of a catalogue checkpoint (`name`, `name:tag`).
+
+    Raises:
+        UserError: there is no such model, or its file is damaged.
+    """
+    model = load(source)
+    assert isinstance(model.info, ModelInfo)
+    try:
+        run = find_run(source)
+    except UserError:
+        run = None
+    return Trained(source, model, model.info, run)
+
+
+def data_of(trained: Trained, words: list[str] | None = None) -> "ZooDataModule":
+    """The data that a model was trained on, or those that `data=NAME data.key=value` name, with the model's
+    preprocessing.
+
+    Raises:
+        UserError: the data are gone, or their classes or concepts are not the model's.
+    """
+    from zoo.build import build_datamodule
+
+    words = words or []
+    datamodule = build_datamodule(_configuration(trained, words))
+    problems = misfits(trained.info, datamodule.facts, given=bool(words))
+    if problems:
+        raise UserError(*problems)
+    datamodule.use_preprocessing(trained.info.transform)
+    return datamodule
+
+
+def _configuration(trained: Trained, words: list[str]) -> dict[str, Any]:
+    from zoo.config import apply_to, compose_config
+
+    others = [word for word in words if word.split("=")[0].split(".")[0] not in ("data", "seed")]
+    if others:
+        valid = ["data=NAME", "data.KEY=VALUE", "seed=NUMBER"]
+        raise UserError(*(f"{word}: a trained model takes only {', '.join(valid)}" for word in others))
+    if trained.run and not any(word.startswith("data=") for word in words):
+        return apply_to(trained.run.config(), words)
+    named = [] if any(word.startswith("data=") for word in words) else [f"data={trained.info.data}"]
+    return compose_config([*named, *words])
+
+
+def misfits(info: ModelInfo, facts: "Facts", *, given: bool = True) -> list[str]:
+    """Why these data are not the model's, a line each; data without concepts are fine, only its answers are measured.
+
+    given: the user named the data, so that their concepts must be the model's own (a model may have been trained
+    with other concepts than its data name).
+    """
+    if facts.task != info.task:
+        return [f"data: a task of {facts.task}, the model was trained for {info.task}"]
+    lines = []
+    if list(facts.class_names) != info.class_names:
+        lines.append(f"data: {_difference('classes', facts.class_names, info.class_names)}")
+    if given and facts.concept_names and info.concept_names and list(facts.concept_names) != info.concept_names:
+        lines.append(f"data: {_difference('concepts', facts.concept_names, info.concept_names)}")
+    if facts.image_size == (0, 0) and facts.in_channels != len(info.preprocessing["mean"]):
+        expected = len(info.preprocessing["mean"])
+        lines.append(f"data: rows of {facts.in_channels} numbers, the model takes {expected}")
+    return lines
+
+
+def _difference(what: str, given: tuple[str, ...], own: list[str]) -> str:
+    """One line on two lists of names."""
+    new, absent = [name for name in given if name not in own], [name for name in own if name not in given]
+    if not new and not absent:
+        return f"the {what} have another order than the model's ({', '.join(own[:6])}, ...)"
+    parts = [f"{len(given)} {what}, the model knows {len(own)}"]
+    parts += [f"unknown to it: {_some(new)}"] if new else []
+    parts += [f"absent: {_some(absent)}"] if absent else []
+    return "; ".join(parts)
+
+
+def _some(names: list[str], shown: int = 4) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def concept_index(info: ModelInfo, name: str) -> int:
+    """Position of a concept.
+
+    Raises:
+        UserError: unknown, with the nearest names.
+    """
+    if name not in info.concept_names:
+        raise UserError(f"unknown concept {name!r}: {suggest(name, info.concept_names)}")
+    return info.concept_names.index(name)
+
+
+def class_index(info: ModelInfo, name: str) -> int:
+    """Position of a class.
+
+    Raises:
+        UserError: unknown, with the nearest names.
+    """
+    if name not in info.class_names:
+        raise UserError(f"unknown class {name!r}: {suggest(name, info.class_names)}")
+    return info.class_names.index(name)

@@ -1,0 +1,40 @@
+"""`eval`: what a trained model is worth on its data, or on others with the same classes."""
+
+import argparse
+
+ABOUT = "Measure a trained model on its test split, or on other data with the same classes and concepts."
+EXAMPLES = """
+python -m zoo eval latest
+python -m zoo eval latest --split val --json
+python -m zoo eval latest data.domain=shifted
+python -m zoo eval latest data=folder data.root=photos
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=NAME and data.key=value")
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(args: argparse.Namespace) -> None:
+    from zoo.evaluate import evaluate
+    from zoo.results import rows
+    from zoo.terminal import print_json, print_table
+    from zoo.trained import data_of, open_trained
+
+    trained = open_trained(args.source)
+    datamodule = data_of(trained, args.overrides)
+    datamodule.setup("test")
+    metrics, _ = evaluate(trained.model, datamodule, args.split)
+    named = [word.partition("=")[2] for word in args.overrides if word.startswith("data=")]
+    data = [trained.info.data, *named][-1]
+    if args.json:
+        result = {"model": trained.info.name, "data": data, "split": args.split, "source": str(trained)}
+        print_json(result | {"metrics": metrics})
+        return
+    title = f"{trained.info.name} on {data} ({metrics['samples']} images of split {args.split})"
+    print_table(["measure", "value"], rows(metrics), title=title)

@@ -1,0 +1,64 @@
+"""`explain`: which concepts spoke for an answer, and what the answer were with other concepts."""
+
+import argparse
+from pathlib import Path
+
+ABOUT = "Show which concepts spoke for the answer to an image, and correct them."
+EXAMPLES = """
+python -m zoo explain latest digit.png
+python -m zoo explain latest digit.png --set lower_loop=0 --set lower_stem=1
+python -m zoo explain latest digit.png --out why.png --json
+"""
+SHOWN = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="CONCEPT=VALUE", dest="settings", help="correct a concept: 0 or 1"
+    )
+    parser.add_argument("--out", metavar="FILE.png", help="the picture; by default IMAGE-explained.png in this folder")
+    parser.add_argument("--json", action="store_true", help="machine-readable; draws no picture unless --out is given")
+
+
+def run(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from zoo.data.transforms import load_image
+    from zoo.explanation import check_explainable, corrections, explain, save_picture
+    from zoo.inference import transform_of
+    from zoo.terminal import print_json
+    from zoo.trained import open_trained
+
+    trained = open_trained(args.source)
+    check_explainable(trained.info)
+    intervene = corrections(args.settings, trained.info)
+    transform = transform_of(trained.info)
+    raw = load_image(args.image)
+    found = explain(trained, transform(raw), intervene)
+    picture = args.out or (None if args.json else f"{Path(args.image).stem}-explained.png")
+    if picture:
+        save_picture(Path(picture), found, raw)
+    if args.json:
+        print_json({"image": args.image, **asdict(found), "picture": picture})
+        return
+    _show(found, args.settings)
+    print(f"\npicture  {picture}")
+
+
+def _show(found, settings: list[str]) -> None:
+    from zoo.explanation import headline
+    from zoo.terminal import print_table
+
+    print(headline(found))
+    changed = {word.rpartition("=")[0]: word.rpartition("=")[2] for word in settings}
+    strongest = sorted(found.contributions, key=lambda name: (name not in changed, -abs(found.contributions[name])))
+    rows = [
+        [name, f"{found.answer['concepts'][name]:.1%}", changed.get(name), found.contributions[name]]
+        for name in strongest[: len(changed) + SHOWN]
+    ]
+    columns = ["concept", "seen", "set to", f"speaks for {found.about}"]
+    if not changed:
+        columns, rows = columns[:2] + columns[3:], [row[:2] + row[3:] for row in rows]
+    print_table(columns, rows)

@@ -22,7 +22,7 @@ class SupervisedTask(pl.LightningModule):
         task: "classification" (labels are class indices) or "regression" (labels are values).
         num_outputs: classes or target columns.
         stage: which parameters learn by which loss.
-        seed: every epoch draws its noise from (seed, epoch, rank), so that a resumed run repeats an uninterrupted one.
+        seed: every step draws its noise from (seed, step, rank), so that a resumed run repeats an uninterrupted one.
         lr: at the start of the cosine, after `warmup_epochs` of linear warm-up.
 
     Raises:
@@ -69,10 +69,10 @@ class SupervisedTask(pl.LightningModule):
         return ("val/acc", "max") if "acc" in self.val_metrics else ("val/mse", "min")
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(crc32(f"{self.seed} {self.stage.name} {self.current_epoch} {self.global_rank}".encode()))
         select_stage(self.model, self.stage)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        torch.manual_seed(crc32(f"{self.seed} {self.stage.name} {self.global_step} {self.global_rank}".encode()))
         terms = self._terms(self.model.forward_batch(batch), batch)
         loss = terms["loss"]
         if not torch.isfinite(loss):

@@ -1,8 +1,8 @@
 """One training from configuration to result: prepare, fit every stage, measure the best weights, write the run folder.
 
 Everything that a later run needs to go on lies in the folder, so resuming is running again: a stage whose last
-checkpoint is complete is skipped, the one in progress continues from its last epoch, and each epoch draws its
-randomness from (seed, stage, epoch), which makes the outcome that of an uninterrupted run.
+checkpoint is complete is skipped, the one in progress continues from its last epoch, and each step draws its
+randomness from (seed, stage, step), which makes the outcome that of an uninterrupted run.
 """
 
 import logging
@@ -156,6 +156,8 @@ def fit_stage(session: Session, stage: Stage, epochs: int, folder: Path) -> None
     if best.is_file():
         task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     session.model.cpu()
+    # what follows (evaluation, reading things off the weights) sees whole splits in this process, not a share of them
+    session.datamodule.trainer = None
 
 
 def _rows_before(path: Path, stage: Stage) -> list[dict[str, Any]]:
@@ -252,6 +254,7 @@ def _logging_to(path: Path) -> Iterator[None]:
         logger.setLevel(logging.INFO if logger.name == "zoo" else logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         logging.captureWarnings(True)
         try:
             yield

@@ -1,0 +1,137 @@
+"""Training through the real command line: the same twice, the same after kills, the same on two processes."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = ("backbone.widths=[8,16]", "trainer.max_epochs=4", "trainer.accelerator=cpu")
+pytestmark = pytest.mark.slow
+
+
+def zoo(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "zoo", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def train(cwd: Path, *words: str) -> dict:
+    done = zoo("train", *words, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return outcome(cwd)
+
+
+def outcome(cwd: Path) -> dict:
+    """Metrics without timings, and the rows of metrics.csv."""
+    run = cwd / "outputs" / "latest"
+    result = json.loads((run / "result.json").read_text())
+    timing = ("latency_ms",)
+    metrics = {name: value for name, value in result["metrics"].items() if name not in timing}
+    with (run / "metrics.csv").open() as file:
+        return {"metrics": metrics, "rows": list(csv.DictReader(file)), "weights": (run / "model.safetensors").read_bytes()}
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path):
+    first, second, other = (tmp_path / name for name in ("first", "second", "other"))
+    for folder in (first, second, other):
+        folder.mkdir()
+    words = (*SMALL, "model=vib", "data.augment=true")
+    assert train(first, *words) == train(second, *words)
+    assert train(other, *words, "seed=1")["weights"] != outcome(first)["weights"]
+
+
+@pytest.mark.parametrize("words", [("model=vib",), ("model=cbm", "model.training=sequential")], ids=["noise", "stages"])
+def test_killed_five_times_a_run_ends_as_if_it_was_not(tmp_path, words):
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    calm.mkdir()
+    stormy.mkdir()
+    words = (*SMALL, *words, "trainer.max_epochs=6", "data.batch_size=16")
+    expected = train(calm, *words)
+    chance = random.Random(0)
+    command = [sys.executable, "-m", "zoo", "train", *words]
+    for _ in range(5):
+        process = subprocess.Popen(command, cwd=stormy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_an_epoch(stormy, process)
+        time.sleep(chance.uniform(0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        command = [sys.executable, "-m", "zoo", "train", "resume=latest"]
+    assert train(stormy, "resume=latest") == expected
+    assert len(list((stormy / "outputs").glob("*/*/2*"))) == 1
+    assert not [path for path in (stormy / "outputs" / "latest" / "checkpoints").rglob("*") if path.suffix == ".tmp"]
+
+
+def wait_for_an_epoch(cwd: Path, process: subprocess.Popen, limit_s: float = 120) -> None:
+    """Until this process has written metrics.csv, or has ended."""
+    metrics = cwd / "outputs" / "latest" / "metrics.csv"
+    begin, before = time.time(), metrics.stat().st_mtime_ns if metrics.is_file() else 0
+    while time.time() - begin < limit_s and process.poll() is None:
+        if metrics.is_file() and metrics.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.02)
+
+
+def test_two_processes_train_to_the_metrics_of_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    # batch normalisation sees half a batch in each process, so the comparison is made without it
+    words = ("backbone=mlp", "backbone.hidden=[32]", "trainer.max_epochs=3", "data.batch_size=32")
+    alone = train(one, *words, "trainer=cpu")
+    both = train(two, *words, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    for name in ("acc", "concept_acc", "balanced_acc"):
+        assert both["metrics"][name] == pytest.approx(alone["metrics"][name], abs=0.005)
+    for row, other in zip(alone["rows"], both["rows"], strict=True):
+        assert float(other["train/loss"]) == pytest.approx(float(row["train/loss"]), rel=1e-3)
+        assert float(other["val/acc"]) == pytest.approx(float(row["val/acc"]), abs=0.005)
+    assert len(list((two / "outputs").glob("*/*/2*"))) == 1
+
+
+def test_two_and_two_epochs_are_four(tmp_path):
+    """Stopped by Ctrl-C after two epochs, a run says how to go on, and goes on with the same rate and losses."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole.mkdir()
+    halves.mkdir()
+    expected = train(whole, *SMALL, "data.batch_size=8")
+    command = [sys.executable, "-m", "zoo", "train", *SMALL, "data.batch_size=8"]
+    process = subprocess.Popen(command, cwd=halves, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (halves / "outputs" / "latest" / "metrics.csv").is_file():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "resume=" in out + err
+    resumed = train(halves, "resume=latest")
+    assert [row["lr"] for row in resumed["rows"]] == [row["lr"] for row in expected["rows"]]
+    assert resumed == expected
+
+
+def test_a_resumed_run_keeps_its_settings(tmp_path):
+    train(tmp_path, *SMALL, "trainer.max_epochs=1")
+    refused = zoo("train", "resume=latest", "task.lr=1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "task.lr=1" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_sweep_runs_every_combination(tmp_path):
+    done = zoo("train", "-m", *SMALL, "trainer.max_epochs=1", "seed=0,1", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    jobs = json.loads(done.stdout[done.stdout.index("[\n") :])
+    assert [job["overrides"][-1] for job in jobs] == ["seed=0", "seed=1"]
+
+
+def test_a_frozen_backbone_is_cached_without_changing_a_figure(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    cached, plain = tmp_path / "cached", tmp_path / "plain"
+    cached.mkdir()
+    plain.mkdir()
+    words = (*SMALL, "backbone.frozen=true")
+    first = train(cached, *words)
+    assert list((tmp_path / "home").rglob("*.safetensors"))
+    assert train(plain, *words, "cache=off") == first

@@ -3,10 +3,11 @@
     python benchmarks/feature_cache.py [--images 300] [--write]
 
 Both epochs are timed in one run, on the same pictures (data=shapes at 224 px), with the same loader settings. The
-encoder has random weights, which cost the same as trained ones. `--write` stores the figure in feature_cache.json.
+encoder has random weights, which cost the same as trained ones. `--write` stores the figure in feature_cache.csv.
 """
 
 import argparse
+import csv
 import datetime
 import json
 import os
@@ -55,7 +56,7 @@ def main() -> None:
         "command": f"python benchmarks/feature_cache.py --images {options.images} --epochs {options.epochs}",
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads",
-        "versions": {"torch": torch.__version__, "timm": timm.__version__, "torchvision": torchvision.__version__},
+        "versions": f"torch {torch.__version__}, timm {timm.__version__}, torchvision {torchvision.__version__}",
         "shape": f"{options.images} x 3 x 224 x 224, batch {data.batch_size}, float32",
         "encode_epoch_seconds": [round(value, 3) for value in slow],
         "cached_epoch_seconds": [round(value, 4) for value in fast],
@@ -64,7 +65,10 @@ def main() -> None:
     }
     print(json.dumps(figure, indent=2))
     if options.write:
-        Path(__file__).with_suffix(".json").write_text(json.dumps(figure, indent=2) + "\n")
+        with Path(__file__).with_suffix(".csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, figure.keys())
+            writer.writeheader()
+            writer.writerow(figure)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,20 @@ on: the weights (`key`), the pictures and which of them the split holds, the pre
 Another weight, file or crop is another name, so that a stale file is never read; a damaged one is computed again.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.contract import Facts, Preprocessing
@@ -106,8 +107,22 @@ class FeatureDataModule(ZooDataModule):
 
     def _compute(self, split: Split) -> Tensor:
         loader = DataLoader(split, batch_size=self.batch_size, num_workers=self.datamodule.num_workers)
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(self.encode):
             return torch.cat([self.encode(batch["image"]).cpu() for batch in loader]).contiguous()
+
+
+@contextlib.contextmanager
+def _evaluating(encode: Encoder) -> Iterator[None]:
+    """Evaluation mode, where the encoder is a module, and each of its modules back in the mode that it had."""
+    modules = list(encode.modules()) if isinstance(encode, nn.Module) else []
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes):
+            module.training = mode
 
 
 def cache_features(
@@ -116,7 +131,8 @@ def cache_features(
     """The data module with a frozen encoder's features instead of images.
 
     Args:
-        encode: images (B, C, H, W) -> features (B, ...), in evaluation mode; it moves the images to its device itself.
+        encode: images (B, C, H, W) -> features (B, ...); it moves the images to its device itself. A module is put into
+            evaluation mode meanwhile.
         key: hash of the encoder's weights, architecture, precision and device.
         folder: of the files; None is `zoo_home() / "features"`.
 

@@ -74,19 +74,20 @@ def _list_folder(root: Path) -> Listing:
 
 
 def _list_tar(path: Path) -> Listing:
+    """A single folder around the class folders is looked through."""
     try:
         with tarfile.open(path, "r:") as archive:
             members = archive.getmembers()
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path}: cannot be read as a plain tar file ({error}); make one with tar -cf") from None
-    classes, entries = set(), []
-    for member in members:
-        parts = PurePosixPath(member.name).parts
-        if member.isdir() and len(parts) == 1:
-            classes.add(parts[0])
-        if member.isreg() and len(parts) > 1 and _is_image(parts[-1]):
-            classes.add(parts[0])
-            entries.append(Entry("/".join(parts), path, member.offset_data, member.size))
+    located = [(member, PurePosixPath(member.name).parts) for member in members]
+    images = [(member, parts) for member, parts in located if member.isreg() and _is_image(parts[-1])]
+    if len({parts[0] for _, parts in images}) == 1 and all(len(parts) > 2 for _, parts in images):
+        located, images = ([(member, parts[1:]) for member, parts in pairs] for pairs in (located, images))
+    images = [(member, parts) for member, parts in images if len(parts) > 1]
+    folders = {parts[0] for member, parts in located if member.isdir() and len(parts) == 1}
+    classes = {parts[0] for _, parts in images} | {name for name in folders if not name.startswith(".")}
+    entries = [Entry("/".join(parts), path, member.offset_data, member.size) for member, parts in images]
     stamp = _stamp(path.stat())
     entries.sort(key=lambda entry: entry.inner)
     return Listing(path, tuple(sorted(classes)), tuple(entries), stamp)

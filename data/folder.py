@@ -123,7 +123,9 @@ class FolderDataModule(ZooDataModule):
             strange = [name for name in listing.classes if name not in self.classes]
             problems += shorten(f"{listing.path}: class {name!r} has no image; add some or remove it" for name in empty)
             problems += shorten(f"{listing.path}: class {name!r} is not among those of train" for name in strange)
-        return problems or self._concepts[1]
+        if problems:
+            return problems + (self._table.problems if self._table else [])
+        return self._concepts[1]
 
     def sources(self) -> dict[str, Source]:
         concepts, _ = self._concepts

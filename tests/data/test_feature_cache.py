@@ -141,6 +141,17 @@ def test_place_is_named_by_the_environment(tmp_path, monkeypatch):
     assert zoo_home() == tmp_path / "xdg" / "bottleneck-zoo"
 
 
+def test_encoder_is_evaluated_and_left_as_it_was(tmp_path):
+    encode = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5))
+    encode[2].eval()
+    cached = cache_features(DigitsDataModule(), encode, "w", folder=tmp_path)
+    cached.setup()
+    assert [module.training for module in encode] == [True, True, False]
+    assert encode[1].num_batches_tracked == 0
+    expected = encode.eval()(cached.datamodule.val_set[0]["image"][None])[0]
+    assert torch.allclose(cached.val_set.features[0], expected, atol=1e-6)
+
+
 def test_augmented_pictures_are_refused():
     with pytest.raises(DataError, match=r"data\.augment=true"):
         cache_features(DigitsDataModule(augment=True), Counting(), "w")

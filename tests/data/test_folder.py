@@ -42,11 +42,12 @@ def test_split_folders_and_their_names(tmp_path):
     assert {name: len(part) for name, part in data.split_indices.items()} == {"train": 10, "val": 2, "test": 4}
 
 
-def test_tar_gives_the_same_as_the_folder(tmp_path):
+@pytest.mark.parametrize("around", [".", "train", "./some/"])
+def test_tar_gives_the_same_as_the_folder(tmp_path, around):
     write_folder(tmp_path / "folder" / "train")
     (tmp_path / "tar").mkdir()
     with tarfile.open(tmp_path / "tar" / "train.tar", "w") as archive:
-        archive.add(tmp_path / "folder" / "train", arcname=".")
+        archive.add(tmp_path / "folder" / "train", arcname=around)
     one, two = (FolderDataModule(root=str(tmp_path / name), image_size=16) for name in ("folder", "tar"))
     one.setup()
     two.setup()
@@ -133,6 +134,15 @@ def test_empty_class_and_unknown_class(tmp_path):
     assert len(problems) == 2
     assert "class 'cow' has no image" in problems[0]
     assert "class 'dgo' is not among those of train" in problems[1]
+
+
+def test_empty_class_in_a_tar(tmp_path):
+    write_folder(tmp_path / "pictures")
+    (tmp_path / "pictures" / "cow").mkdir()
+    for around in (".", "pictures"):
+        with tarfile.open(tmp_path / "train.tar", "w") as archive:
+            archive.add(tmp_path / "pictures", arcname=around)
+        only(FolderDataModule(root=str(tmp_path)).check(), "train.tar: class 'cow' has no image")
 
 
 def test_no_classes(tmp_path):

@@ -6,12 +6,14 @@ A model is a `ZooModel` with a `backbone`; `forward` takes images, `forward_feat
 and both give the same result. `loss` holds the method's terms by their names in the paper.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from zoo.models.backbone import Backbone
 
 Batch = dict[str, Tensor]
 """What a data loader yields: `image` (B, C, H, W) or `features` (B, ...), `label` (B,) int64 or (B, T) float,
@@ -83,7 +85,11 @@ class ZooModel(nn.Module):
 
     training_only: ClassVar[tuple[str, ...]] = ()
     concept_names: tuple[str, ...] = ()
-    backbone: Callable[[Tensor], Tensor]
+    backbone: "Backbone"
+    recipe: dict[str, Any]
+    """How to construct the model again; noted by the builder."""
+    info: Any
+    """Classes, concepts and preprocessing of a model that `zoo.load` returned (`zoo.artifact.ModelInfo`)."""
 
     def forward(self, images: Tensor, intervene: Intervention | None = None) -> Output:
         """images (B, C, H, W), normalised by the model's preprocessing."""

@@ -81,8 +81,8 @@ class SupervisedTask(pl.LightningModule):
                 f"the loss is not finite, {self.stage.name} epoch {self.current_epoch}, step {index} ({shown}): "
                 f"lower task.lr (now {self.lr:g}) or set trainer.gradient_clip_val=1"
             )
-        shown = {f"train/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(shown, on_step=False, on_epoch=True, batch_size=len(batch["index"]), sync_dist=True)
+        logged = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch["index"]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -63,7 +63,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         choices = [override for override in parsed if _is_group(override, known)]
         values = [override for override in parsed if not _is_group(override, known)]
         wrong = [line for override in choices if (line := _wrong_choice(override, known, searchpath)) is not None]
-        valid = [o.input_line for o in choices if _wrong_choice(o, known, searchpath) is None]
+        valid = [o.input_line for o in choices if o.input_line and _wrong_choice(o, known, searchpath) is None]
         config = _compose(valid + searchpath)
         accepted: list[str] = []
         for override in values:

@@ -57,7 +57,6 @@ def load_predictions(folder: Path) -> Predictions | None:
     path = folder / "predictions.safetensors"
     if not path.is_file():
         return None
-    tensors = load_file(path)
-    return Predictions(
-        **{f.name: tensors.get(f.name) for f in fields(Predictions) if f.name != "diagnostics"}, diagnostics={}
-    )  # type: ignore[arg-type]
+    tensors: dict[str, Any] = load_file(path)
+    columns = {f.name: tensors.get(f.name) for f in fields(Predictions) if f.name != "diagnostics"}
+    return Predictions(**columns, diagnostics={})

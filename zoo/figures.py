@@ -83,7 +83,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 dark = count > matrix[row].sum() / 2
-                axes.text(column, row, int(count), ha="center", va="center", fontsize=7, color="w" if dark else INK)
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color="w" if dark else INK)
     return svg(figure)
 
 

@@ -8,6 +8,7 @@ import base64
 import io
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def _data(folder: str) -> Any:
 
     if folder not in _opened:
         try:
-            _opened[folder] = build_datamodule(Run(folder).config())
+            _opened[folder] = build_datamodule(Run(Path(folder)).config())
         except (UserError, DataError):
             _opened[folder] = None
     return _opened[folder]

@@ -102,10 +102,11 @@ def _folder(config: dict[str, Any], overrides: list[str], resume: Run | None) ->
 def use_feature_cache(session: Session) -> None:
     """Where the backbone is frozen, let it see each image once; results are the same with and without."""
     backbone = getattr(session.model, "backbone", None)
-    frozen = isinstance(backbone, torch.nn.Module) and getattr(backbone, "frozen", False)
-    if session.config["cache"] == "off" or not frozen or session.datamodule.augment:
+    if session.config["cache"] == "off" or session.datamodule.augment or not getattr(backbone, "frozen", False):
         return
     from zoo.data.feature_cache import cache_features
+
+    assert backbone is not None
 
     session.datamodule = cache_features(session.datamodule, backbone, backbone.weights_key())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDERS = ("zoo", "models", "data", "tasks", "kernels", "conf")
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_recipe(wheel):
-    listed = run("git", "ls-files", "zoo", "models", "data", "tasks", "kernels", "conf", cwd=ROOT).split()
+    listed = run("git", "ls-tree", "-r", "--name-only", "HEAD", *FOLDERS, cwd=ROOT).split()
     expected = {f"zoo/{name}" if not name.startswith("zoo/") else name for name in listed}
     missing = {name for name in expected if name.endswith((".py", ".yaml", ".html", ".safetensors", ".typed"))}
     missing -= set(zipfile.ZipFile(wheel).namelist())

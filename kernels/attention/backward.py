@@ -116,15 +116,14 @@ def query_gradient_kernel(
                 acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, first, start, scale2,
                 bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
     else:
-        low, full, partial, high = key_range(first, bounds, BM, BN)
-        for phase in tl.static_range(3):
-            if phase > 0 or left is not None:
-                begin = low if phase == 0 else full if phase == 1 else partial
-                end = full if phase == 0 else partial if phase == 1 else high
+        low, partial, high = key_range(first, bounds, BM, BN)
+        for masked in tl.static_range(2):
+            if masked == 1 or left is None:
+                begin, end = (partial, high) if masked == 1 else (low, partial)
                 for start in range(begin, end, BN):
                     acc = query_gradient_step(
                         acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, first, start, scale2,
-                        bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, phase != 1)
+                        bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, masked == 1)
     dq += b * stride_dqb + h * stride_dqh + first_query * stride_dqm
     store_rows(dq, stride_dqm, first, M, acc * scale, BM, D, WIDTH)
 
@@ -136,8 +135,8 @@ def key_gradient_step(
     PRECISION: tl.constexpr, masked: tl.constexpr,
 ):
     """dk += ds^T q, dv += p^T do over the queries start .. start + BM; tiles are transposed, [BN, BM]."""
-    q_tile = load_rows(q, stride_q, start, bounds[0], BM, D, WIDTH, masked)  # [BM, WIDTH]
-    do_tile = load_rows(do, stride_do, start, bounds[0], BM, DV, WIDTH_V, masked)  # [BM, WIDTH_V]
+    q_tile = load_rows(q, stride_q, start, bounds[0], BM, D, WIDTH, True)  # [BM, WIDTH]
+    do_tile = load_rows(do, stride_do, start, bounds[0], BM, DV, WIDTH_V, True)  # [BM, WIDTH_V]
     lse_row, delta_row = load_statistics(lse, delta, start, bounds[0], BM)
     products = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)  # [BN, BM]
     t = tile_scores(products, start, first, scale2, bias, blocks, bounds, BM, BN, True, masked)
@@ -160,7 +159,11 @@ def key_gradient_kernel(
     D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program per (key tile, key head, batch); tile_counts and tile_indices list query tiles of a key tile here."""
+    """One program per (key tile, key head, batch); tile_counts and tile_indices list query tiles of a key tile here.
+
+    Queries and keys beyond the end need no mask: the former have p = 0, the latter own rows of dk that are not stored.
+    """
+    hides: tl.constexpr = left is not None or right is not None or blocks is not None or key_lengths is not None
     program = tl.program_id(0)
     tile = program % column_tiles
     key_head = (program // column_tiles % KEY_HEADS).to(tl.int64)
@@ -180,7 +183,7 @@ def key_gradient_kernel(
     v_tile = load_rows(v, stride_vn, first, keys, BN, DV, WIDTH_V, True)
     dk_acc = tl.zeros([BN, WIDTH], tl.float32)
     dv_acc = tl.zeros([BN, WIDTH_V], tl.float32)
-    low, full, partial, high = query_range(first, bounds, BM, BN)
+    low, high = query_range(first, bounds, BM, BN)
     for member in range(GROUP):
         h = key_head * GROUP + member
         q_head = q + b * stride_qb + h * stride_qh + first_query * stride_qm
@@ -199,17 +202,12 @@ def key_gradient_kernel(
                 start = tl.load(tile_indices + list_at * row_tiles + index) * BM
                 dk_acc, dv_acc = key_gradient_step(
                     dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
+                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, hides)
         else:
-            for phase in tl.static_range(3):
-                if phase > 0 or right is not None:
-                    begin = low if phase == 0 else full if phase == 1 else partial
-                    end = full if phase == 0 else partial if phase == 1 else high
-                    for start in range(begin, end, BM):
-                        dk_acc, dv_acc = key_gradient_step(
-                            dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm,
-                            stride_dom, first, start, scale2, bias_at, blocks_at, bounds,
-                            D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, phase != 1)
+            for start in range(low, high, BM):
+                dk_acc, dv_acc = key_gradient_step(
+                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
+                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, hides)
     dk += b * stride_dkb + key_head * stride_dkh + first_key * stride_dkn
     dv += b * stride_dvb + key_head * stride_dvh + first_key * stride_dvn
     store_rows(dk, stride_dkn, first, N, dk_acc * scale, BN, D, WIDTH)

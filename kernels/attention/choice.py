@@ -29,36 +29,38 @@ def width_of(channels: int) -> int:
     return next(width for width in WIDTHS if width >= channels)
 
 
-def forward_tiles(width: int, queries: int, itemsize: int = 2, amd: bool = AMD) -> Tiles:
-    columns = 32 if width == 256 or itemsize == 4 else 64
-    stages = 1 if amd else (2 if width == 256 or itemsize == 4 else 3)
+def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD) -> Tiles:
+    """busy: with a bias, a window or a block mask, whose addresses take registers."""
+    if itemsize == 4:
+        return Tiles(16 if queries <= 16 else 32, 32, 4, 1)
+    columns = 32 if width == 256 or amd or (busy and width == 128) else 64
+    stages = 1 if amd or (busy and width == 256) else 2
     if queries <= 16:
         return Tiles(16, columns, 4, stages)
-    if queries <= 64 or itemsize == 4 or amd:
-        return Tiles(32 if itemsize == 4 and width == 256 else 64, columns, 4, stages)
-    return Tiles(128, columns, 8, stages)
+    if queries <= 64 or amd or (busy and width >= 128):
+        return Tiles(64, columns, 8 if width == 256 else 4, stages)
+    return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
 
 
-def query_gradient_tiles(width: int, itemsize: int = 2, amd: bool = AMD) -> Tiles:
-    if itemsize == 4:
-        return Tiles(32, 32, 4, 1)
-    if amd or width == 256:
-        return Tiles(64, 32, 4 if width < 256 else 8, 1)
-    return Tiles(64, 64, 4, 2 if width <= 64 else 1)
+def query_gradient_tiles(width: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD) -> Tiles:
+    if itemsize == 4 or width == 256:
+        return Tiles(32, 32, 8 if width == 256 else 4, 1)
+    return Tiles(64, 32 if amd or (busy and width == 128) else 64, 4, 2 if width <= 64 and not amd else 1)
 
 
-def key_gradient_tiles(width: int, itemsize: int = 2, amd: bool = AMD) -> Tiles:
-    if itemsize == 4:
-        return Tiles(32, 32, 4, 1)
-    if amd or width == 256:
-        return Tiles(32, 64, 4 if width < 256 else 8, 1)
-    return Tiles(64, 64, 4, 2 if width <= 64 else 1)
+def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD) -> Tiles:
+    """busy: with any mask or bias."""
+    if itemsize == 4 or width == 256:
+        return Tiles(32, 32, 8 if width == 256 else 4, 1)
+    if amd or busy or keys <= 64:
+        return Tiles(32, 64, 4, 1)
+    return Tiles(64, 128, 8, 2 if width <= 64 else 1)
 
 
-def bias_gradient_tiles(width: int, itemsize: int = 2, amd: bool = AMD) -> Tiles:
+def bias_gradient_tiles(width: int, *, itemsize: int = 2, amd: bool = AMD) -> Tiles:
     if itemsize == 4 or amd or width == 256:
-        return Tiles(32, 32, 4, 1)
-    return Tiles(64, 64, 4, 1)
+        return Tiles(32, 32, 8 if width == 256 else 4, 1)
+    return Tiles(64, 64, 8, 1)
 
 
 def splits_for(programs: int, keys: int, columns: int, processors: int) -> int:

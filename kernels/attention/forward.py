@@ -15,7 +15,7 @@ each writes its own (o, lse), and `merge_kernel` joins them.
 import triton
 import triton.language as tl
 
-from .tiles import LOG2E, key_range, load_rows, ordered, sequence, store_rows, tile_scores
+from .tiles import LOG2E, key_range, load_rows, sequence, store_rows, tile_scores
 
 # fmt: off
 
@@ -94,18 +94,17 @@ def forward_kernel(
                 acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
                 bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
     else:
-        low, full, partial, high = key_range(first, bounds, BM, BN)
+        low, partial, high = key_range(first, bounds, BM, BN)
         if SPLITS > 1:
             low, high = tl.maximum(low, split * chunk), tl.minimum(high, split * chunk + chunk)
-            low, full, partial, high = ordered(low, full, partial, high)
-        for phase in tl.static_range(3):
-            if phase > 0 or left is not None:
-                begin = low if phase == 0 else full if phase == 1 else partial
-                end = full if phase == 0 else partial if phase == 1 else high
+            partial = tl.minimum(tl.maximum(partial, low), tl.maximum(high, low))
+        for masked in tl.static_range(2):
+            if masked == 1 or left is None:
+                begin, end = (partial, high) if masked == 1 else (low, partial)
                 for start in range(begin, end, BN):
                     acc, m, total = forward_step(
                         acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
-                        bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, phase != 1)
+                        bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, masked == 1)
 
     seen = total > 0
     acc = acc / tl.where(seen, total, 1.0)[:, None]

@@ -38,7 +38,7 @@ def _forward_into(
     q, k, v = (_rows_contiguous(x) for x in (q, k, v))
     width, width_v = choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1])
     batch, queries = _batch_and_queries(q, masks)
-    tiles = choice.forward_tiles(max(width, width_v), queries, q.element_size())
+    tiles = choice.forward_tiles(max(width, width_v), queries, busy=_busy(bias, masks), itemsize=q.element_size())
     row_tiles, keys = triton.cdiv(queries, tiles.rows), k.shape[2]
     programs = row_tiles * q.shape[1] * batch
     splits = 1
@@ -131,7 +131,7 @@ def backward(
         "GROUP": heads // k.shape[1],
         "scale2": scale * LOG2E.value,
     }
-    tiles = choice.query_gradient_tiles(width, q.element_size())
+    tiles = choice.query_gradient_tiles(width, busy=_busy(bias, masks), itemsize=q.element_size())
     row_tiles = triton.cdiv(queries, tiles.rows)
     _launch(
         query_gradient_kernel,
@@ -149,7 +149,8 @@ def backward(
         scale=scale,
         **_sizes(q, v, tiles),
     )
-    tiles = choice.key_gradient_tiles(width, q.element_size())
+    plain = bias is None and masks.hides_nothing
+    tiles = choice.key_gradient_tiles(width, keys, busy=not plain, itemsize=q.element_size())
     column_tiles = triton.cdiv(keys, tiles.columns)
     _launch(
         key_gradient_kernel,
@@ -176,9 +177,8 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
     full = (*q.shape[:3], k.shape[2])
     if not all(full):
         return torch.zeros_like(bias)
-    tiles = choice.bias_gradient_tiles(
-        max(choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1])), q.element_size()
-    )
+    width = max(choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1]))
+    tiles = choice.bias_gradient_tiles(width, itemsize=q.element_size())
     counts = (full[0], full[1], triton.cdiv(full[2], tiles.rows), triton.cdiv(full[3], tiles.columns))
     broadcast = [size == 1 for size in bias.shape]
     owned = steps = 1
@@ -206,6 +206,10 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
         **_sizes(q, v, tiles),
     )
     return partial.sum(0).to(bias.dtype)
+
+
+def _busy(bias: Tensor | None, masks: Masks) -> bool:
+    return bias is not None or masks.block_mask is not None or masks.window[0] >= 0
 
 
 def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -> None:

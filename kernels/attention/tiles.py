@@ -97,46 +97,33 @@ def tile_scores(
 
 @triton.jit
 def key_range(first_row, bounds, BM: tl.constexpr, BN: tl.constexpr):
-    """Keys of a query tile: [low, high) are visited, of which [full, partial) are visible to all its rows.
+    """Keys of a query tile: [low, partial) are visible to all its rows, [partial, high) need a mask.
 
-    low, full and partial are multiples of BN unless they equal high. (`//` truncates, hence no negative numerators.)
+    low and partial are multiples of BN. A window that is open to the left is the common case and worth a loop without
+    masks; one that is not visits few tiles, all with a mask. (`//` truncates, hence no negative numerators.)
     """
     M, N, keys, left, right = bounds
     first = first_row + N - M
     last = tl.minimum(first_row + BM, M) - 1 + N - M
-    low, high, full, partial = 0, keys, 0, keys
-    if left is not None:
-        low = tl.maximum(first - left, 0) // BN * BN
-        full = tl.cdiv(tl.maximum(last - left, 0), BN) * BN
+    low, partial, high = 0, keys, keys
     if right is not None:
         high = tl.minimum(keys, tl.maximum(last + right + 1, 0))
         partial = tl.minimum(keys, tl.maximum(first + right + 1, 0))
-    return ordered(low, full, partial // BN * BN, high)
+    if left is not None:
+        low = tl.maximum(first - left, 0) // BN * BN
+        partial = low
+    return low, partial // BN * BN, high
 
 
 @triton.jit
 def query_range(first_column, bounds, BM: tl.constexpr, BN: tl.constexpr):
-    """Queries of a key tile, likewise: visited are [low, high), all of [full, partial) see all its keys."""
+    """The queries [low, high) that see a key of a tile."""
     M, N, keys, left, right = bounds
     first = first_column - (N - M)
     last = tl.minimum(first_column + BN, keys) - 1 - (N - M)
-    low, high, full, partial = 0, M, 0, M
+    low, high = 0, M
     if right is not None:
         low = tl.maximum(first - right, 0) // BM * BM
-        full = tl.cdiv(tl.maximum(last - right, 0), BM) * BM
     if left is not None:
         high = tl.minimum(M, tl.maximum(last + left + 1, 0))
-        partial = tl.minimum(M, tl.maximum(first + left + 1, 0))
-    high = tl.where(first_column < keys, high, low)
-    partial = tl.where(first_column + BN <= keys, partial, 0)
-    return ordered(low, full, partial // BM * BM, high)
-
-
-@triton.jit
-def ordered(low, full, partial, high):
-    """low <= full <= partial <= high, so that three loops in a row visit every tile once: [low, full) with a mask,
-    [full, partial) without, [partial, high) with."""
-    high = tl.maximum(high, low)
-    full = tl.minimum(tl.maximum(full, low), high)
-    partial = tl.minimum(tl.maximum(partial, full), high)
-    return low, full, partial, high
+    return low, tl.where(first_column < keys, high, low)

@@ -1,0 +1,84 @@
+"""use_zoo_attention changes how a network computes, not what."""
+
+import copy
+
+import open_clip
+import pytest
+import timm
+import torch
+from torch import nn
+
+from zoo.models.attention_patch import use_zoo_attention
+
+NETWORKS = {
+    "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5),
+    "vit with query norm": lambda: timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5, qk_norm=True
+    ),
+    "swin": lambda: timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=32, window_size=4, depths=(2, 2), num_heads=(2, 4), embed_dim=32
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_and_gradients_stay(name):
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    ours = use_zoo_attention(copy.deepcopy(network))
+    assert ours.state_dict().keys() == network.state_dict().keys()
+    images = torch.randn(2, 3, 32, 32)
+    want, got = network(images), ours(images)
+    torch.testing.assert_close(got, want)
+    want.square().sum().backward()
+    got.square().sum().backward()
+    for (key, a), b in zip(network.named_parameters(), ours.parameters()):
+        torch.testing.assert_close(b.grad, a.grad, atol=1e-4, rtol=1e-4, msg=key)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16}
+    text = {"context_length": 12, "vocab_size": 100, "width": 64, "heads": 4, "layers": 2}
+    return open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text).eval()
+
+
+def test_both_towers_of_clip_stay(clip):
+    ours = use_zoo_attention(copy.deepcopy(clip))
+    images, words = torch.randn(2, 3, 32, 32), torch.randint(1, 99, (2, 12))
+    torch.testing.assert_close(ours.encode_image(images), clip.encode_image(images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.encode_text(words), clip.encode_text(words), atol=1e-5, rtol=1e-4)
+
+
+def test_a_patched_network_compiles_exports_and_can_be_patched_again():
+    network = use_zoo_attention(use_zoo_attention(NETWORKS["vit"]().eval()))
+    images = torch.randn(1, 3, 32, 32)
+    want = network(images)
+    torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="aot_eager")(images), want)
+    program = torch.export.export(network, (images,))
+    assert not [node for node in program.graph.nodes if "zoo" in str(node.target)]
+    torch.testing.assert_close(program.module()(images), want)
+
+
+def test_dropout_on_attention_weights_stays_with_the_layer():
+    network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, attn_drop_rate=0.5).train()
+    ours = use_zoo_attention(copy.deepcopy(network))
+    images = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(1)
+    want = network(images)
+    torch.manual_seed(1)
+    torch.testing.assert_close(ours(images), want)
+
+
+def test_weights_as_an_output_stay_with_the_layer():
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(1, 3, 8)
+    want = layer(x, x, x)
+    got = use_zoo_attention(layer)(x, x, x)
+    torch.testing.assert_close(got, want)
+
+
+def test_a_network_without_attention_is_refused():
+    with pytest.raises(ValueError, match="Linear has no attention layer of a known kind"):
+        use_zoo_attention(nn.Linear(1, 1))

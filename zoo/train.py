@@ -107,8 +107,13 @@ def use_feature_cache(session: Session) -> None:
     from zoo.data.feature_cache import cache_features
 
     assert backbone is not None
+    wanted = session.config["trainer"].get("accelerator", "auto")
+    device = "cuda" if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
 
-    session.datamodule = cache_features(session.datamodule, backbone, backbone.weights_key())
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        return backbone.to(device)(images.to(device)).cpu()
+
+    session.datamodule = cache_features(session.datamodule, encode, f"{backbone.weights_key()} {device}")
 
 
 def fit(session: Session) -> None:

@@ -1,0 +1,88 @@
+"""The cost model: parity with the table, monotony, floors below everything, errors."""
+
+import pytest
+
+from tests.golden.cases import Case, adapter
+from zoo.kernels.cost import DEVICES, OPERATIONS, AttentionShape, buffer_elements, cost, io_bytes, passes
+
+
+@adapter("io_model", "attention_io_model")
+def attention_io_model(case: Case) -> dict:
+    a = case.arguments
+    tile, rates = (a["tile_m"], a["tile_n"]), (a["tensor_flops_per_us"], a["hbm_bytes_per_us"], a["exp_per_us"])
+    rows = []
+    for arguments in a["rows"]:
+        shape = AttentionShape(**arguments)
+        rows.append(
+            {
+                "flops_fwd": shape.flops,
+                "flops_bwd": shape.flops * 5 // 2,
+                "exp_count": shape.pairs,
+                "bytes_floor_fwd": shape.floor,
+                f"bytes_tile_requests_fwd_bm{tile[0]}_bn{tile[1]}": shape.tile_requests(*tile),
+                "bytes_floor_bwd": shape.floor_backward,
+                "bytes_unfused_fwd": shape.unfused,
+                f"t_us_tensor_{rates[0] / 1e6:.0f}": shape.flops / rates[0],
+                f"t_us_hbm_{rates[1] / 1e3:.0f}": shape.floor / rates[1],
+                "t_us_exp_h200": shape.pairs / rates[2],
+            }
+        )
+    theory = []
+    for point in a["theory"]:
+        n, d, sram = point["N"], point["d"], point["M"]
+        floor = 4 * n * d
+        moved = io_bytes(n, d, sram, e=1, mode="theory") - floor
+        theory.append({"regime": "large" if sram >= d * d else "small", "elements": moved, "floor_elements": floor})
+    return {"expected/rows": rows, "expected/theory": theory}
+
+
+def test_theory_falls_with_memory_and_is_continuous():
+    moved = [io_bytes(4096, 64, sram, mode="theory") for sram in (256, 1024, 4095, 4096, 8192, 100_000)]
+    assert moved == sorted(moved, reverse=True)
+    assert moved[2] == pytest.approx(moved[3], rel=1e-3)
+    assert io_bytes(4096, 64, 50_000, mode="tile") >= 2 * 4 * 4096 * 64
+
+
+def test_passes():
+    assert [passes(name) for name in ("three_pass", "local_max", "running_max")] == [3, 2, 1]
+    assert buffer_elements("running_max", 197) == 0
+    assert buffer_elements("three_pass", 197) == 197
+    with pytest.raises(ValueError, match="choose one of"):
+        passes("two")
+
+
+SHAPES = {
+    "attention": {"batch": 64, "heads": 12, "q_len": 197, "kv_len": 197, "head_dim": 64},
+    "fftconv": {"batch": 4, "channels": 64, "length": 1024},
+    "kmeans": {"points": 1_000_000, "clusters": 1024, "features": 128},
+    "max_similarity": {"batch": 64, "positions": 196, "features": 512, "concepts": 312},
+    "monarch": {"batch": 1024, "k": 32, "q": 32, "p": 32, "l": 32, "s": 32, "r": 32},
+    "preprocess": {"batch": 64, "height": 375, "width": 500, "size": 224},
+    "quant_linear": {"rows": 197, "inputs": 768, "outputs": 3072},
+    "rational": {"values": 1 << 24},
+    "retrieval_head": {"tokens": 1, "features": 512, "clusters": 8016, "probes": 256, "rows_per_cluster": 16},
+}
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_every_operation_has_a_floor(op):
+    for device, machine in DEVICES.items():
+        found = cost(op, SHAPES[op], "bfloat16", device)
+        assert found.seconds >= found.bytes / machine.bandwidth > 0
+        assert found.bound in ("arithmetic", "bandwidth", "exponentials")
+    assert cost(op, SHAPES[op], "float32").seconds >= cost(op, SHAPES[op], "bfloat16").seconds
+
+
+def test_figures_of_the_literature():
+    assert cost("attention", SHAPES["attention"]).seconds == pytest.approx(18.2e-6, rel=0.01)
+    assert cost("attention", SHAPES["attention"]).bound == "bandwidth"
+    assert cost("kmeans", SHAPES["kmeans"]).flops == pytest.approx(0.27e12, rel=0.03)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="unknown operation 'atention'"):
+        cost("atention", {})
+    with pytest.raises(ValueError, match="needs the size 'points'"):
+        cost("kmeans", {})
+    with pytest.raises(ValueError, match="unknown device"):
+        cost("rational", {"values": 1}, device="tpu")

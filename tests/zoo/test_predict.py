@@ -67,7 +67,7 @@ def test_nothing_to_predict(zoo_command, trained_run, tmp_path):
 
 
 def test_a_table_model_reads_no_images(zoo_command, tmp_path, folder):
-    from tests.conftest import train
+    from tests.zoo.conftest import train
 
     run = train(tmp_path, "data=synthetic", "data.samples=200", "backbone=mlp", "trainer.max_epochs=1")
     code, _, err = zoo_command("predict", str(run), str(folder / "8.png"))

@@ -137,11 +137,12 @@ class CBM(ConceptModel):
         return {"loss": task, "task": task}
 
     def stages(self) -> list[Stage]:
+        """A head that reads numbers between 0 and 1 needs weights of several units, so what contains it learns faster."""
         if self.training_mode == "joint":
-            return [Stage()]
+            return [Stage(lr_scale=3.0)]
         return [
             Stage("concepts", trains=("backbone", "concept_layer"), loss="concept_stage"),
-            Stage("label", trains=("head", "extra_layer"), loss="label_stage"),
+            Stage("label", trains=("head", "extra_layer"), loss="label_stage", lr_scale=10.0),
         ]
 
     @torch.no_grad()

@@ -75,7 +75,7 @@ def save(proto: Any, path: Path) -> None:
     onnx.save_model(proto, path, save_as_external_data=beside, location=f"{path.name}.data" if beside else None)
 
 
-def open_file(path: Path) -> Runner:
+def open_file(part: Part, path: Path) -> Runner:
     """The file as a function of tensors."""
     import onnxruntime
 

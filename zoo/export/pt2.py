@@ -17,7 +17,7 @@ def write(part: Part, path: Path, description: dict[str, Any], *, label: str) ->
     torch.export.save(trace(part, label=label), path, extra_files={"zoo.json": json.dumps(description)})
 
 
-def open_file(path: Path) -> Runner:
+def open_file(part: Part, path: Path) -> Runner:
     """The file as a function of tensors."""
     module: Runner = torch.export.load(path).module()
     return module

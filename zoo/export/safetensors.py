@@ -16,7 +16,6 @@ def write(part: Part, path: Path, description: dict[str, Any], *, label: str) ->
     save_model(model, model.info, path.parent)
 
 
-def open_file(path: Path) -> Runner:
+def open_file(part: Part, path: Path) -> Runner:
     """The file as a function of tensors."""
-    model = load(str(path))
-    return Whole(model, tuple(name for name in ("prediction", "concepts", "code")))
+    return Whole(load(str(path)), part.outputs)

@@ -17,19 +17,18 @@ there a batch shares one quantiser range whose zero point saturates (`quantizer=
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 from zoo.models.split.bottlenecks import Bottleneck, densenet_bottleneck, inception_bottleneck, resnet_bottleneck
 from zoo.models.split.distillation import Reduction, hint_terms, kd_loss
-from zoo.models.split.networks import CUTS, cut_network, run_with_features, split_state
+from zoo.models.split.networks import CUTS, cut_network, run_with_features
 from zoo.models.split.quantizer import AffineQuantizer, Message
+from zoo.models.split.teacher import Teacher, check_source, imagenet_weights, read_weights
 from zoo.models.split.wire import code_bytes
 
 
@@ -109,7 +108,15 @@ class BottleFit(ZooModel):
         self.kd_alpha, self.kd_temperature = kd_alpha, kd_temperature
         self.teacher_checkpoint, self.teacher_pretrained = teacher_checkpoint, teacher_pretrained
         small = stem == "small" or (stem == "auto" and network.startswith("resnet") and min(image_size) < 64)
-        self._check(task, in_channels, small)
+        if task != "classification":
+            raise ValueError("bottlefit classifies: it takes no regression data")
+        check_source(
+            network,
+            checkpoint=teacher_checkpoint,
+            pretrained=teacher_pretrained,
+            in_channels=in_channels,
+            small_stem=small,
+        )
         stem_layers, tail_layers = cut_network(
             network, num_outputs=num_outputs, in_channels=in_channels, small_stem=small
         )
@@ -118,15 +125,14 @@ class BottleFit(ZooModel):
         link = AffineQuantizer(num_bits=num_bits, per=quantizer)
         self.head = Head(bottleneck.encoder, link)
         self.tail = Tail(bottleneck.decoder, tail_layers, link)
-        # the teacher shares the tail's weights until fine-tuning, and keeps this copy of them from then on
-        self.teacher = nn.ModuleDict({"stem": stem_layers, "tail": copy.deepcopy(tail_layers)}).requires_grad_(False)
+        self.teacher = Teacher(network, stem_layers, tail_layers)
         first, *later = CUTS[network].hints
         self.hint_pairs = [("bottleneck", first), *((name, name) for name in later if hints == "ghnd")]
 
     def forward(self, images: Tensor, intervene: Intervention | None = None) -> Output:
         """images (B, C, H, W). While the teacher's stem learns, the teacher answers: the student has no tail yet."""
-        if self.training and next(self.teacher["stem"].parameters()).requires_grad:
-            return Output(self.tail.layers(self.teacher["stem"](images)))
+        if self.training and self.teacher.learns:
+            return Output(self.tail.layers(self.teacher.stem(images)))
         z = self.head.encoder(images)
         message = self.head.quantizer(z)
         if not self.training:
@@ -151,34 +157,26 @@ class BottleFit(ZooModel):
 
     def teacher_loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the whole CNN; in evaluation the output is the student's, so the teacher runs here."""
-        logits = output.prediction if self.training else self.tail.layers(self.teacher["stem"](batch["image"]))
+        logits = output.prediction if self.training else self.tail.layers(self.teacher.stem(batch["image"]))
         return {"loss": F.cross_entropy(logits, batch["label"])}
 
     def distil_loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Sum over the hint pairs of the squared distance between student's and teacher's feature maps (GHND)."""
-        self._copy_tail_to_teacher()
+        self.teacher.follow(self.tail.layers)
         terms = self.hint_terms(output, batch["image"])
         return {"loss": terms.sum(), **{name: term for (name, _), term in zip(self.hint_pairs, terms)}}
 
     def hint_terms(self, output: Output, images: Tensor) -> Tensor:
         """(P,) the squared distances of `distil_loss`, one for each pair of `hint_pairs`."""
-        _, target = self.teach(images)
+        _, target = self.teacher(images)
         return hint_terms(output.extras, target, pairs=self.hint_pairs, reduction=self.hint_reduction)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """kd_alpha * CE + (1 - kd_alpha) * T^2 * KL to the teacher's logits."""
         if self.kd_alpha == 1:
             return {"loss": F.cross_entropy(output.prediction, batch["label"])}
-        teacher, _ = self.teach(batch["image"])
+        teacher, _ = self.teacher(batch["image"])
         return kd_loss(output.prediction, teacher, batch["label"], alpha=self.kd_alpha, temperature=self.kd_temperature)
-
-    @torch.no_grad()
-    def teach(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The teacher's logits and hinted feature maps."""
-        stem, tail, names = self.teacher["stem"], self.teacher["tail"], CUTS[self.network].hints
-        features = stem(images)
-        logits, later = run_with_features(tail, features, names)
-        return logits, {names[0]: features, **later}
 
     def diagnostics(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Bytes of each image's message: `code_bytes` as packed, `code_bytes_zlib` as deflated."""
@@ -192,11 +190,12 @@ class BottleFit(ZooModel):
 
     def prepare(self, datamodule: Any) -> None:
         """Load the teacher's weights, where some are given, into the teacher and the student's tail."""
+        layers = self.tail.layers
         if self.teacher_checkpoint is not None:
-            self._load_teacher(_read(self.teacher_checkpoint), self.teacher_checkpoint)
+            self.teacher.load(read_weights(self.teacher_checkpoint), layers, source=self.teacher_checkpoint)
         elif self.teacher_pretrained:
-            weights = torchvision.models.get_model_weights(self.network)["IMAGENET1K_V1"]
-            self._load_teacher(weights.get_state_dict(progress=False), "torchvision's weights")
+            weights, other = imagenet_weights(self.network), self.num_outputs != 1000
+            self.teacher.load(weights, layers, source="torchvision's weights", keep_classifier=other)
 
     def fitted_arguments(self) -> dict[str, Any]:
         """A trained model needs its teacher's weights no more."""
@@ -215,37 +214,6 @@ class BottleFit(ZooModel):
             else:
                 renamed[f"tail.layers.{name}"] = value
         return renamed
-
-    @torch.no_grad()
-    def _copy_tail_to_teacher(self) -> None:
-        for name, value in self.teacher["tail"].state_dict().items():
-            value.copy_(self.tail.layers.state_dict()[name])
-
-    def _load_teacher(self, state: dict[str, Tensor], source: str) -> None:
-        stem, tail = split_state(self.network, state, self.teacher["stem"], self.tail.layers)
-        if self.teacher_checkpoint is None and self.num_outputs != 1000:
-            head = list(self.tail.layers.state_dict())[-2:]
-            tail |= {key: self.tail.layers.state_dict()[key] for key in head}
-        wanted = {**self.teacher["stem"].state_dict(), **self.tail.layers.state_dict()}
-        found = {**stem, **tail}
-        wrong = [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]
-        if wrong:
-            raise ValueError(
-                f"{source} misfit the teacher {self.network} in {len(wrong)} tensors: {', '.join(wrong[:3])}"
-            )
-        self.teacher["stem"].load_state_dict(stem)
-        self.tail.layers.load_state_dict({key: tail[key] for key in self.tail.layers.state_dict()})
-        self._copy_tail_to_teacher()
-
-    def _check(self, task: str, in_channels: int, small: bool) -> None:
-        if task != "classification":
-            raise ValueError("bottlefit classifies: it takes no regression data")
-        if self.teacher_checkpoint is not None and not Path(self.teacher_checkpoint).is_file():
-            raise ValueError(f"there is no file {self.teacher_checkpoint} (teacher_checkpoint)")
-        if self.teacher_pretrained and (in_channels != 3 or small):
-            raise ValueError(
-                "teacher_pretrained needs images of 3 channels and stem=imagenet: the weights fit no other"
-            )
 
 
 def _bottleneck(network: str, channels: int, version: int, in_channels: int, small: bool) -> Bottleneck:
@@ -274,12 +242,3 @@ def _check_alignment(stem: nn.Module, tail: nn.Module, bottleneck: nn.Module, si
             f"images of {size[1]}x{size[2]} do not align: the bottleneck gives {got[0]}x{got[1]} where the network has "
             f"{wanted[0]}x{wanted[1]}; take a multiple of 32, or an even size with stem=small"
         )
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)

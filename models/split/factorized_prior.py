@@ -45,6 +45,11 @@ class FactorizedPrior(nn.Module):
         self.tail_logit = math.log(2 / tail_mass - 1)
         self.tables: Tables | None = None
 
+    def train(self, mode: bool = True) -> "FactorizedPrior":
+        if mode:
+            self.tables = None  # they describe a density that is about to change
+        return super().train(mode)
+
     def logits(self, values: Tensor, *, detach: bool = False) -> Tensor:
         """Of the cumulative distribution at values (C, 1, N); `detach` keeps the gradient from the density."""
         for layer, (matrix, bias) in enumerate(zip(self.matrices, self.biases)):

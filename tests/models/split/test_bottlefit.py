@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -149,8 +150,7 @@ def test_bytes_are_those_of_the_packed_code():
 
 def test_a_real_image_is_smaller_as_code_than_as_jpeg():
     photo = shared_data("photos_cc0") / "astronaut.png"
-    image = torchvision.io.decode_image(str(photo), torchvision.io.ImageReadMode.RGB)
-    image = torchvision.transforms.functional.resize(image, [224, 224], antialias=True)
+    image = torchvision.transforms.functional.pil_to_tensor(Image.open(photo).convert("RGB").resize((224, 224)))
     model = BottleFit(num_outputs=10, bottleneck_channels=3).eval()
     with torch.no_grad():
         report = compression(image, model.head(image[None] / 255).code[0])
@@ -181,12 +181,12 @@ def test_the_teacher_of_a_student_is_the_network_that_was_trained():
     steps(model, "distil", data, number=1)
     model.eval()
     with torch.no_grad():
-        whole = model.tail.layers(model.teacher["stem"](data["image"]))
-        assert torch.equal(model.teach(data["image"])[0], whole)
-        steps_before = model.teach(data["image"])[0]
+        whole = model.tail.layers(model.teacher.stem(data["image"]))
+        assert torch.equal(model.teacher(data["image"])[0], whole)
+        steps_before = model.teacher(data["image"])[0]
     steps(model, "finetune", data, number=2)
     model.eval()
-    assert torch.equal(model.teach(data["image"])[0], steps_before)
+    assert torch.equal(model.teacher(data["image"])[0], steps_before)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"hints": "hnd"}, {"hint_reduction": "mean"}, {"quantize_training": True}])
@@ -199,7 +199,7 @@ def test_every_stage_lowers_its_loss(arguments):
 
 def test_hints_vanish_where_the_student_is_the_teacher():
     model, data = small(), batch()
-    model.head.encoder, model.tail.decoder = nn.Identity(), model.teacher["stem"]
+    model.head.encoder, model.tail.decoder = nn.Identity(), model.teacher.stem
     learn(model, "distil")
     model.eval().quantize_training = False
     model.head.quantizer = model.tail.quantizer = _NoQuantizer()
@@ -255,8 +255,8 @@ def test_a_given_teacher_is_loaded_into_both_halves_and_skips_its_stage(tmp_path
     model.eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(model.teach(images)[0], network(images))
-        torch.testing.assert_close(model.tail.layers(model.teacher["stem"](images)), network(images))
+        torch.testing.assert_close(model.teacher(images)[0], network(images))
+        torch.testing.assert_close(model.tail.layers(model.teacher.stem(images)), network(images))
     assert model.fitted_arguments() == {"teacher_checkpoint": None, "teacher_pretrained": False}
 
 
@@ -289,7 +289,8 @@ def test_inference_needs_no_teacher():
         ({"version": 4}, "choose 1, 2 or 3"),
         ({"task": "regression"}, "takes no regression"),
         ({"teacher_checkpoint": "nowhere.pth"}, "no file nowhere.pth"),
-        ({"teacher_pretrained": True}, "needs images of 3 channels"),
+        ({"teacher_pretrained": True}, "resnet10 has no pretrained weights"),
+        ({"teacher_pretrained": True, "network": "resnet18"}, "needs images of 3 channels"),
         ({"num_bits": 12}, "1 to 8 bits"),
         ({"network": "inception_v3", "image_size": (75, 75)}, "another channel count"),
     ],

@@ -165,15 +165,15 @@ def ghnd_stage1(case: Case) -> dict[str, Any]:
     model = _student(case)
     _load_student(model, case)
     seed, gain, sums = _rule(case, "teacher")
-    parts = {**model.teacher["stem"].state_dict(), **model.teacher["tail"].state_dict()}
+    parts = {**model.teacher.stem.state_dict(), **model.teacher.tail.state_dict()}
     weights = weights_by_rule({key: value.shape for key, value in parts.items()}, seed=seed, gain=gain)
     check_sums(weights, sums)
-    for part in model.teacher.values():
+    for part in (model.teacher.stem, model.teacher.tail):
         part.load_state_dict({key: weights[key] for key in part.state_dict()})
     model.train()
     model.teacher.eval()
     output = model(case.input["x"])
-    _, target = model.teach(case.input["x"])
+    _, target = model.teacher(case.input["x"])
     pairs = [tuple(pair) for pair in case.arguments["hint_pairs"]]
     terms = hint_terms(output.extras, target, pairs=pairs, reduction=case.arguments["reduction"])
     loss = (terms * terms.new_tensor(case.arguments["hint_weights"])).sum()

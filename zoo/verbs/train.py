@@ -1,6 +1,10 @@
 """`train`: fit a model, test its best weights, and leave a run folder."""
 
 import argparse
+import json
+import subprocess
+import sys
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from zoo.errors import UserError
@@ -37,16 +41,39 @@ def run(args: argparse.Namespace) -> int:
         return _resume(resume[-1], words, args)
     jobs = sweep(words) if args.multirun else [words]
     configs = [compose_config(job) for job in jobs]
+    if len(jobs) > 1:
+        results = [_run_job(job, config, quiet=args.json) for job, config in zip(jobs, configs)]
+        _table_of_jobs(jobs, results, args.json)
+        return 0
+    _show(_train(configs[0], jobs[0], quiet=args.json), args.json)
+    return 0
+
+
+def _train(config: dict[str, Any], words: list[str], *, quiet: bool, resume: Any = None) -> dict[str, Any]:
+    """Train with progress on stdout, or, where stdout is for a machine, on stderr."""
     from zoo.train import train
 
-    results = []
-    for job, config in zip(jobs, configs):
-        if len(jobs) > 1 and not args.json:
-            print(f"-- {' '.join(job)}")
-        results.append(_show(train(config, job), args.json and len(jobs) == 1))
-    if len(jobs) > 1:
-        _table_of_jobs(jobs, results, args.json)
-    return 0
+    with redirect_stdout(sys.stderr) if quiet else nullcontext():
+        return train(config, words, resume=resume) or {}
+
+
+def _run_job(job: list[str], config: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """One job of a sweep; on several devices as a command of its own, because Lightning starts this command again for
+    every further device and would start the whole sweep."""
+    if not quiet:
+        print(f"-- {' '.join(job)}", flush=True)
+    if config["trainer"].get("devices", 1) == 1:
+        result = _train(config, job, quiet=quiet)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "zoo", "train", *job, "--json"], stdout=subprocess.PIPE, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        result = json.loads(done.stdout)
+    if not quiet:
+        _show(result, False)
+    return result
 
 
 def _resume(name: str, words: list[str], args: argparse.Namespace) -> int:
@@ -63,19 +90,16 @@ def _resume(name: str, words: list[str], args: argparse.Namespace) -> int:
         )
     found = find_run(name)
     config = apply_to(found.config(), words)
-    from zoo.train import train
-
-    _show(train(config, found.overrides(), resume=found), args.json)
+    _show(_train(config, found.overrides(), quiet=args.json, resume=found), args.json)
     return 0
 
 
-def _show(result: dict[str, Any] | None, as_json: bool) -> dict[str, Any]:
+def _show(result: dict[str, Any], as_json: bool) -> None:
     from zoo.results import show_result
     from zoo.terminal import print_json
 
-    if result is not None:
+    if result:
         print_json(result) if as_json else show_result(result)
-    return result or {}
 
 
 def _table_of_jobs(jobs: list[list[str]], results: list[dict[str, Any]], as_json: bool) -> None:

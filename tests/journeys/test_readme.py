@@ -57,7 +57,9 @@ def test_the_worked_example_of_contributing_is_three_files_and_trains(tmp_path):
     copy = tmp_path / "checkout"
     copy.mkdir()
     for name in ("zoo", "models", "data", "tasks", "kernels", "conf", "tests", "pyproject.toml"):
-        (copy / name).symlink_to(ROOT / name) if name in ("data", "tasks", "kernels") else _copy(ROOT / name, copy / name)
+        (copy / name).symlink_to(ROOT / name) if name in ("data", "tasks", "kernels") else _copy(
+            ROOT / name, copy / name
+        )
     text = (ROOT / "CONTRIBUTING.md").read_text()
     files = re.findall(r"^`([\w/]+\.(?:py|yaml))`\n```\w+\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     assert len(files) == 3

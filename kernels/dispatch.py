@@ -61,6 +61,8 @@ def exporting() -> bool:
 def autocast_to(tensor: Tensor) -> Tensor:
     """`tensor` in the dtype of the autocast region around the call, or as it is outside one (float64 stays)."""
     device = tensor.device.type
+    if device == "meta":
+        return tensor
     if tensor.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return tensor.to(torch.get_autocast_dtype(device))
     return tensor

@@ -1,9 +1,11 @@
 """What models cost to run, each beside a plain network of timm or torch where there is one, measured in turns."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,7 +58,7 @@ def subject(name: str, *, data: str | None = None) -> Subject:
     from zoo.config import compose_config
 
     command = catalogue.entry(name).command
-    named = {key: value for key, value in re.findall(r"\b(data|backbone)=(\S+)", command)}
+    named = dict(re.findall(r"\b(data|backbone)=(\S+)", command))
     data = data or named.get("data", "digits")
     facts = build_datamodule(compose_config([f"data={data}"])).facts
     model = create_model(name, data=data, backbone=named.get("backbone"))
@@ -73,10 +75,8 @@ def plain(model: ZooModel, shape: Sequence[int]) -> tuple[str, nn.Module] | None
         network = timm.create_model(arguments["name"], num_classes=arguments["num_outputs"], in_chans=shape[0])
         return f"timm's {arguments['name']}", network
     teacher = getattr(model, "teacher", None)
-    if isinstance(teacher, nn.ModuleDict) and {"stem", "tail"} <= set(teacher):
-        return f"{arguments.get('network', 'the network')} in one piece", nn.Sequential(
-            teacher["stem"], teacher["tail"]
-        )
+    if hasattr(teacher, "stem") and hasattr(teacher, "tail"):
+        return f"{arguments['network']} in one piece", nn.Sequential(teacher.stem, teacher.tail)
     backbone = getattr(model, "backbone", None)
     return ("its backbone alone", backbone) if isinstance(backbone, nn.Module) else None
 
@@ -95,10 +95,9 @@ def measure(
     beside = plain(model, found.shape)
     for batch in batches:
         images = torch.rand(batch, *found.shape, device=device)
-        calls = {"ours": lambda images=images: model(images)}
+        calls: dict[str, Callable[[], Any]] = {"ours": partial(model, images)}
         if beside is not None:
-            network = beside[1].to(device).eval()
-            calls["plain"] = lambda images=images: network(images)
+            calls["plain"] = partial(beside[1].to(device).eval(), images)
         times = interleaved(calls, rounds=rounds, budget_s=budget_s, device=device)
         ours = quantiles(times["ours"])
         other = quantiles(times["plain"])[1] if beside else None

@@ -80,6 +80,7 @@ def split_of(model: ZooModel) -> tuple[nn.Module, nn.Module] | None:
 def run_parts(parts: Sequence[Part], images: Tensor, runners: Sequence[Runner] | None = None) -> dict[str, Tensor]:
     """All tensors by name, from the images on; runners stand in for the parts' own modules."""
     values = {IMAGES: images}
-    for part, run in zip(parts, runners or [part.module for part in parts]):
+    chosen: Sequence[Runner] = runners or [part.module for part in parts]
+    for part, run in zip(parts, chosen):
         values |= zip(part.outputs, run(*(values[name] for name in part.inputs)))
     return values

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="+", metavar="NAME", help="runs, latest, models of the catalogue, or `kernels` alone"
     )
     parser.add_argument("--batch", default="1,8,32", metavar="N,N", help="batch sizes (default 1,8,32)")
-    parser.add_argument(
-        "--device", metavar="DEVICE", help="cpu (default) or cuda; kernels take the GPU where there is one"
-    )
+    parser.add_argument("--device", metavar="DEVICE", help="cpu (default) or cuda; kernels prefer a GPU")
     parser.add_argument("--data", metavar="DATA", help="sizes and classes for models of the catalogue")
     parser.add_argument("--budget", type=float, default=5.0, help="seconds for each model and batch size (default 5)")
     parser.add_argument("--json", action="store_true", help="machine-readable")

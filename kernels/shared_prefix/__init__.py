@@ -1,0 +1,61 @@
+"""Attention of many sequences that begin with the same keys (Hydragen, arXiv 2402.05099).
+
+    o = merge(attention(all queries of a group, prefix), attention(each sequence's queries, its own keys))
+
+The prefix is read once for the whole group instead of once per sequence, and its product is one large matrix product.
+Prefixes shared by all crops of an image, by all images of a batch (concept or text prompts) or by all windows (global
+tokens) are of this kind. Nested prefixes are further parts for `merge`.
+"""
+
+import torch
+from torch import Tensor
+
+from ..attention import attention, merge
+
+__all__ = ["shared_prefix_attention", "unified_max_attention"]
+
+
+def shared_prefix_attention(
+    q: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool = False,
+    scale: float | None = None,
+    *,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """q (B, H, M, D), own keys k, v (B, K, N, D), prefix_k, prefix_v (P, K, L, D): sequences b P / B share prefix p.
+
+    causal holds among a sequence's own keys; a prefix is seen by every query.
+    """
+    batch, prefixes = len(q), len(prefix_k)
+    if batch % prefixes:
+        raise ValueError(f"{batch} sequences cannot share {prefixes} prefixes evenly")
+    grouped = q.unflatten(0, (prefixes, -1)).transpose(1, 2).flatten(2, 3)  # (P, H, B / P M, D)
+    prefix_o, prefix_lse = attention(grouped, prefix_k, prefix_v, scale=scale, return_lse=True)
+    members = (batch // prefixes, q.shape[2])
+    prefix_o = prefix_o.unflatten(2, members).transpose(1, 2).flatten(0, 1)
+    prefix_lse = prefix_lse.unflatten(2, members).transpose(1, 2).flatten(0, 1)
+    o, lse = merge([(prefix_o, prefix_lse), attention(q, k, v, causal=causal, scale=scale, return_lse=True)])
+    return (o, lse) if return_lse else o
+
+
+def unified_max_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, phi: float, limit: float = 75.0
+) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of attention under a fixed maximum phi (FlashDecoding++, arXiv 2311.01282).
+
+    num = sum_j exp(s_j - phi) v_j, den = sum_j exp(s_j - phi), o = num / den: parts over disjoint keys simply add up.
+
+    Raises ValueError where a score leaves (phi - limit, phi + limit), in which float32 neither overflows nor loses all
+    of a row; such rows need the running maximum of `attention`.
+    """
+    scores = (q @ k.mT) * scale - phi
+    if scores.numel() and not float(scores.detach().amax()) < limit:
+        raise ValueError(f"a score of {float(scores.max()) + phi:g} is too far above phi = {phi:g}: use attention()")
+    if scores.numel() and not float(scores.detach().amax(-1).amin()) > -limit:
+        raise ValueError(f"all scores of a query lie too far below phi = {phi:g}: use attention()")
+    weights = torch.exp(scores)
+    return weights @ v, weights.sum(-1)

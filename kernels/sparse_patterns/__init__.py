@@ -1,0 +1,16 @@
+"""Patterns that decide which keys are worth attending to: LVSA, ZipVL, Re-ttention."""
+
+from .lvsa import LvsaPattern, lvsa_pattern
+from .rettention import Statistics, reshaped_attention, statistics
+from .zipvl import ZipvlScores, key_scores, keys_for
+
+__all__ = [
+    "LvsaPattern",
+    "Statistics",
+    "ZipvlScores",
+    "key_scores",
+    "keys_for",
+    "lvsa_pattern",
+    "reshaped_attention",
+    "statistics",
+]

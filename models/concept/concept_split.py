@@ -90,7 +90,7 @@ class ConceptSplit(ConceptModel):
         concept_groups: Groups = (),
         task: Literal["classification", "regression"] = "classification",
         bits: int | Sequence[int] = 2,
-        rate_weight: float = 0.01,
+        rate_weight: float = 0.001,
         concept_loss_weight: float = 1.0,
         imbalance: Imbalance = "none",
     ):

@@ -86,6 +86,22 @@ class Landscape:
         return base + (y * slope).sum(-1) / ((y @ self.class_gram) * y).sum(-1).sqrt()
 
 
+class Adam:
+    """Adam (arXiv 1412.6980) on one tensor, in place; torch.optim would load the compiler for the first prediction."""
+
+    def __init__(self, values: Tensor, *, lr: float):
+        self.values, self.lr, self.steps = values, lr, 0
+        self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor) -> None:
+        self.steps += 1
+        self.first.lerp_(gradient, 0.1)
+        self.second.lerp_(gradient.square(), 0.001)
+        scale = (self.second / (1 - 0.999**self.steps)).sqrt() + 1e-8
+        self.values -= self.lr / (1 - 0.9**self.steps) * self.first / scale
+
+
 class ECBM(ZooModel):
     """Concepts and class by descent of a joint energy.
 
@@ -223,16 +239,15 @@ class ECBM(ZooModel):
             c = torch.zeros_like(landscape.concept_slope) if c_logits is None else c_logits.clone()
         with torch.inference_mode(False), torch.enable_grad():
             moving = [y.requires_grad_(), c.requires_grad_()] if weights[1] else [y.requires_grad_()]
-            adam = torch.optim.Adam(moving, lr=self.inference_lr)
+            descent = [Adam(logits, lr=self.inference_lr) for logits in moving]
             best, waited, step = math.inf, 0, 0
             for step in range(1, self.steps + 1):  # noqa: B007
                 of_class = landscape.of_class(y)
                 total = weights[0] * of_class.sum() + weights[2] * landscape.of_both(y, c).sum()
                 if weights[1]:
                     total = total + weights[1] * landscape.of_concepts(c).sum()
-                for logits, gradient in zip(moving, torch.autograd.grad(total, moving)):
-                    logits.grad = gradient
-                adam.step()
+                for adam, gradient in zip(descent, torch.autograd.grad(total, moving)):
+                    adam.step(gradient)
                 if self.patience is None:
                     continue
                 check = float(of_class.detach().mean())

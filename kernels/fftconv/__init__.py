@@ -106,12 +106,13 @@ def _fftconv_backward(grad: Tensor, u: Tensor, k: Tensor, fft_size: int) -> tupl
         du = convolve(grad, k, fft_size, conjugate=True)
         if fft_size <= LARGEST_CORRELATION:
             return du, correlate(u, grad, taps, fft_size).to(k.dtype)
-        spectrum = torch.fft.rfft(_wide(u), n=fft_size).conj() * torch.fft.rfft(_wide(grad), n=fft_size)
+        spectrum = torch.fft.rfft(_wide(u), n=fft_size).conj_physical() * torch.fft.rfft(_wide(grad), n=fft_size)
         return du, torch.fft.irfft(spectrum.sum(0), n=fft_size)[..., :taps].to(k.dtype).contiguous()
+    # conj_physical: below the compiler's dispatch a lazy conj() would be lost
     of_grad = torch.fft.rfft(_wide(grad), n=fft_size)
     of_u, of_k = torch.fft.rfft(_wide(u), n=fft_size), torch.fft.rfft(_wide(k), n=fft_size)
-    du = torch.fft.irfft(of_grad * of_k.conj(), n=fft_size)[..., : u.shape[2]].to(u.dtype)
-    dk = torch.fft.irfft((of_u.conj() * of_grad).sum(0), n=fft_size)[..., :taps].to(k.dtype)
+    du = torch.fft.irfft(of_grad * of_k.conj_physical(), n=fft_size)[..., : u.shape[2]].to(u.dtype)
+    dk = torch.fft.irfft((of_u.conj_physical() * of_grad).sum(0), n=fft_size)[..., :taps].to(k.dtype)
     return du.contiguous(), dk.contiguous()
 
 

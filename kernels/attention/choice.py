@@ -18,6 +18,8 @@ class Tiles(NamedTuple):
     stages: int
 
 
+DELTA_TILES = Tiles(64, 64, 4, 1)
+
 WIDTHS = (16, 32, 64, 128, 256)
 """Channels of a tile in registers; a head of 80 channels is computed as one of 128 with zeros."""
 
@@ -33,11 +35,11 @@ def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, am
     """busy: with a bias, a window or a block mask, whose addresses take registers."""
     if itemsize == 4:
         return Tiles(16 if queries <= 16 else 32, 32, 4, 1)
-    columns = 32 if width == 256 or amd or (busy and width == 128) else 64
+    columns = 32 if width == 256 or amd or (busy and width != 64) else 64
     stages = 1 if amd or (busy and width == 256) else 2
     if queries <= 16:
         return Tiles(16, columns, 4, stages)
-    if queries <= 64 or amd or (busy and width >= 128):
+    if queries <= 64 or amd or (busy and width != 64):
         return Tiles(64, columns, 8 if width == 256 else 4, stages)
     return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
 

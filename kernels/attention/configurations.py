@@ -36,7 +36,7 @@ def configurations(
     for dtype in dtypes:
         size = 4 if dtype == "fp32" else 2
         for width in widths:
-            yield _configuration(delta_kernel, "delta", choice.Tiles(64, 64, 4, 1), width, dtype, ())
+            yield _configuration(delta_kernel, "delta", choice.DELTA_TILES, width, dtype, ())
             for feature in features:
                 present = FEATURES[feature]
                 busy = not {"bias", "left", "blocks"}.isdisjoint(present)

@@ -52,7 +52,11 @@ def _forward_into(
         forward_kernel,
         programs * splits,
         tiles,
-        **_pointers(q=q, k=k, v=v, o=target, lse=target_lse),
+        q=q,
+        k=k,
+        v=v,
+        o=target,
+        lse=target_lse,
         **_strides(masks, q=q, k=k, v=v, o=target[0] if splits > 1 else target),
         **_lse_strides(masks, lse),
         stride_os=target.stride(0) if splits > 1 else 0,
@@ -105,26 +109,10 @@ def backward(
     width = max(choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1]))
     batch, queries = _batch_and_queries(q, masks)
     heads, keys = q.shape[1], k.shape[2]
-    delta = torch.empty_like(lse)
     of_lse = _lse_strides(masks, lse)
-    row_tiles = triton.cdiv(queries, 64)
-    delta_tiles = choice.Tiles(64, 64, 4, 1)
-    _launch(
-        delta_kernel,
-        row_tiles * heads * batch,
-        delta_tiles,
-        **_pointers(o=o, do=do, dlse=dlse.contiguous(), delta=delta, cu_queries=masks.cu_queries),
-        **_strides(masks, o=o, do=do),
-        **of_lse,
-        H=heads,
-        M_all=q.shape[2],
-        row_tiles=row_tiles,
-        DV=v.shape[-1],
-        WIDTH_V=choice.width_of(v.shape[-1]),
-        BM=64,
-    )
+    delta = _delta(do, dlse.contiguous(), o, masks, of_lse)
     common = {
-        **_pointers(q=q, k=k, v=v, do=do, lse=lse, delta=delta),
+        **{"q": q, "k": k, "v": v, "do": do, "lse": lse, "delta": delta},
         **_strides(masks, q=q, k=k, v=v, do=do),
         **of_lse,
         **_bias(bias, q, k),
@@ -138,7 +126,7 @@ def backward(
         row_tiles * heads * batch,
         tiles,
         **common,
-        **_pointers(dq=dq),
+        dq=dq,
         **_strides(masks, dq=dq),
         **_mask_arguments(masks, q, k, tiles, by_key=False),
         H=heads,
@@ -157,7 +145,8 @@ def backward(
         column_tiles * k.shape[1] * batch,
         tiles,
         **common,
-        **_pointers(dk=dk, dv=dv),
+        dk=dk,
+        dv=dv,
         **_strides(masks, dk=dk, dv=dv),
         **_mask_arguments(masks, q, k, tiles, by_key=True),
         KEY_HEADS=k.shape[1],
@@ -171,6 +160,33 @@ def backward(
     if bias is None or not need_dbias:
         return dq, dk, dv, q.new_empty(0)
     return dq, dk, dv, _bias_gradient(bias, q, k, v, masks, common)
+
+
+def _delta(do: Tensor, dlse: Tensor, o: Tensor, masks: Masks, of_lse: Strides) -> Tensor:
+    """delta (B, H, M) float32, what every gradient of a score subtracts."""
+    tiles = choice.DELTA_TILES
+    batch, queries = _batch_and_queries(o, masks)
+    row_tiles = triton.cdiv(queries, tiles.rows)
+    delta = torch.empty_like(dlse)
+    _launch(
+        delta_kernel,
+        row_tiles * o.shape[1] * batch,
+        tiles,
+        o=o,
+        do=do,
+        dlse=dlse,
+        delta=delta,
+        cu_queries=masks.cu_queries,
+        **_strides(masks, o=o, do=do),
+        **of_lse,
+        H=o.shape[1],
+        M_all=o.shape[2],
+        row_tiles=row_tiles,
+        DV=o.shape[-1],
+        WIDTH_V=choice.width_of(o.shape[-1]),
+        BM=tiles.rows,
+    )
+    return delta
 
 
 def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, common: dict[str, Any]) -> Tensor:
@@ -193,7 +209,7 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
         owned * parts,
         tiles,
         **common,
-        **_pointers(dbias=partial),
+        dbias=partial,
         **{key: value for key, value in mask_arguments.items() if key not in unused},
         B=full[0],
         H=full[1],
@@ -215,10 +231,6 @@ def _busy(bias: Tensor | None, masks: Masks) -> bool:
 def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -> None:
     if programs:
         kernel[(programs,)](**arguments, num_warps=tiles.warps, num_stages=tiles.stages)
-
-
-def _pointers(**tensors: Tensor | None) -> dict[str, Tensor | None]:
-    return tensors
 
 
 def _strides(masks: Masks, **tensors: Tensor) -> Strides:

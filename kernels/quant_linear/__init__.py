@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+
 from zoo.kernels.dispatch import autocast_to, exporting, runs_triton
 from zoo.kernels.quant_linear.reference import quantize_rows
 

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from zoo.kernels.aot import Configuration
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from zoo.kernels.quant_linear import quantize_weight, reference
-from zoo.kernels.quant_linear.triton import launch
 
 from tests.kernels.harness import GuardBands, close
+from zoo.kernels.quant_linear import quantize_weight, reference
+from zoo.kernels.quant_linear.triton import launch
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(1, 1, 1), (17, 33, 5), (70, 130, 67), (3, 4100, 2), (0, 8, 8)])

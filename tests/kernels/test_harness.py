@@ -1,10 +1,10 @@
 """Ahead-of-time compilation says what a kernel needs, for every target; the interpreter harness works."""
 
 import pytest
-from zoo.kernels.aot import compile_ahead
 
 from tests.kernels.harness import interpreter_test, run_interpreted
 from tests.kernels.toy_kernel import product_kernel
+from zoo.kernels.aot import compile_ahead
 
 test_interpreter = interpreter_test("interpret_harness.py")
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch import nn
-from zoo.kernels.quant_linear import _int_mm, quant_linear, quantize_weight, reference
-from zoo.models.compression.quant_linear import QuantLinear, quantize_linears_
 
 from tests.golden.cases import cases
 from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from zoo.kernels.quant_linear import _int_mm, quant_linear, quantize_weight, reference
+from zoo.models.compression.quant_linear import QuantLinear, quantize_linears_
 
 test_interpreter = interpreter_test("interpret_quant_linear.py")
 

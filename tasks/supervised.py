@@ -45,6 +45,9 @@ class SupervisedTask(pl.LightningModule):
         warmup_epochs: int = 0,
     ):
         super().__init__()
+        for name, value in {"lr": lr, "weight_decay": weight_decay, "warmup_epochs": warmup_epochs}.items():
+            if value < 0:
+                raise ValueError(f"{name}={value}: give at least 0")
         self.model = model
         self.stage = stage or Stage()
         self.seed = seed

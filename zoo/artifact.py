@@ -14,6 +14,8 @@ from zoo.errors import UserError
 from zoo.files import replacing, write_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from zoo.data.contract import Facts, Preprocessing
     from zoo.models.contract import ZooModel
 
@@ -192,14 +194,29 @@ def load_fitting(model: "ZooModel", source: str) -> list[str]:
     Raises:
         UserError: nothing agrees.
     """
+    fitting = fitting_tensors(model, source)
+    model.load_state_dict(fitting, strict=False)
+    return sorted(model.state_dict().keys() - fitting.keys())
+
+
+def fitting_tensors(model: "ZooModel", source: str) -> dict[str, "Tensor"]:
+    """The tensors of other weights whose name and shape agree with the model's.
+
+    Raises:
+        UserError: there are no such weights, or none agrees.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state = load_file(find_weights(source))
+    path = find_weights(source)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"init_from={source}: {path} is not a safetensors file, or a truncated one ({error})") from None
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if not fitting:
         raise UserError(
             f"init_from={source}: none of its {len(state)} tensors fits this model: give a run of the same model"
         )
-    model.load_state_dict(fitting, strict=False)
-    return sorted(own.keys() - fitting.keys())
+    return fitting

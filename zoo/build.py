@@ -5,7 +5,6 @@ it, and `backbone` is filled with the configured backbone. That is the whole of 
 """
 
 import inspect
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -133,11 +132,23 @@ def _filled(node: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
 def rebuild(recipe: dict[str, Any]) -> "ZooModel":
     """A model from its recipe, without data and without downloading anything: its weights are loaded afterwards."""
     backbone_node = recipe.get("backbone")
+    for described in (recipe, backbone_node):
+        if described is not None:
+            _check_is_network(described["target"])
     node = {"_target_": recipe["target"], **recipe["arguments"]}
     if backbone_node is None:
         return assemble(node, None, None, {})
     plain = {"_target_": backbone_node["target"], **backbone_node["arguments"]}
     return assemble(node, plain, construct(plain, {}, "backbone"), {})
+
+
+def _check_is_network(target: str) -> None:
+    """A saved file says what to call: nothing but a network's constructor is called for it."""
+    from torch import nn
+
+    found = locate(target)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(f"the file's description names {target}, which is no network: it was not called")
 
 
 def create_model(name: str, *, data: str | None = None, backbone: str | None = None, **arguments: Any) -> "ZooModel":
@@ -171,28 +182,3 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
 
 
 _FACT_NAMES = ("task", "num_outputs", "class_names", "concept_names", "concept_groups", "in_channels", "image_size")
-
-
-def meta_check(config: dict[str, Any], datamodule: "ZooDataModule") -> list[str]:
-    """Push two empty images through the model on the meta device: shape mistakes as lines, nothing computed."""
-    import torch
-
-    offline = dict(config)
-    if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
-        offline["backbone"] = offline["backbone"] | {"pretrained": False}
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = build_model(offline, datamodule).eval()
-            facts = datamodule.facts
-            size = (facts.in_channels, *facts.image_size) if facts.image_size != (0, 0) else (facts.in_channels,)
-            prediction = model(torch.empty(2, *size)).prediction
-    except UserError as error:
-        return list(error.lines)
-    except (RuntimeError, NotImplementedError) as error:
-        if "meta" in str(error).lower():
-            return []
-        return [f"shapes: {' '.join(str(error).split())[:300]} (image {size}, change data.image_size or the backbone)"]
-    if tuple(prediction.shape) != (2, facts.num_outputs):
-        return [f"shapes: the model predicts {tuple(prediction.shape[1:])} for {facts.num_outputs} outputs"]
-    return []

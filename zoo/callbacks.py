@@ -5,12 +5,14 @@ import io
 import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from zoo.errors import UserError
 from zoo.files import write_text
 
 log = logging.getLogger("zoo")
@@ -92,4 +94,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             beside.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: Any) -> dict[str, Any]:
+    """What `AtomicCheckpointIO` wrote; nothing is ever unpickled.
+
+    Raises:
+        UserError: the file is damaged, or holds something else than tensors and plain values.
+    """
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, UnpicklingError):
+        raise UserError(
+            f"{path}: no checkpoint, or a damaged one: remove it to begin its stage again, or start a new run"
+        ) from None

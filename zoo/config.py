@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -109,7 +109,7 @@ def _parse(words: list[str]) -> list[Override]:
     for word in words:
         try:
             result.append(parser.parse_override(word))
-        except OverrideParseException:
+        except HydraException:
             hint = "write key=value" if "=" not in word else "quote values that hold commas, brackets or quotes"
             wrong.append(f"cannot read {word!r}: {hint}, for example task.lr=1e-3")
     if wrong:
@@ -243,7 +243,7 @@ def _wrong_types(config: dict[str, Any], *, skip: bool) -> list[str]:
             continue
         signature = parameters(node["_target_"]) if node.get("_target_") else None
         for key, value in node.items():
-            if key in ("_target_", "card"):
+            if key in ("_target_", "card") or (key in top and value == config.get(key)):
                 continue
             if value == "???":
                 if not skip:

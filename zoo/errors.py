@@ -27,12 +27,13 @@ class UserError(ZooError):
 
 
 class MissingDependency(ZooError):
-    """An optional package is absent; the message ends with the install line."""
+    """An optional package is absent; the message ends with the install line, of the zoo's extra where one has it."""
 
     exit_code = MISSING_DEPENDENCY
 
-    def __init__(self, package: str, extra: str, purpose: str):
-        super().__init__(f"{purpose} needs the package {package}: pip install 'bottleneck-zoo[{extra}]'")
+    def __init__(self, package: str, extra: str | None, purpose: str):
+        wanted = f"'bottleneck-zoo[{extra}]'" if extra else package
+        super().__init__(f"{purpose} needs the package {package}: pip install {wanted}")
 
 
 class CheckFailed(ZooError):

@@ -20,14 +20,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
-from zoo.artifact import describe, load_fitting, save_model
-from zoo.build import build_datamodule, build_model, construct, meta_check, plain_arguments
-from zoo.callbacks import AtomicCheckpointIO, MetricsFile, read_rows
+from zoo.artifact import describe, find_weights, load_fitting, save_model
+from zoo.build import build_datamodule, build_model, construct, plain_arguments
+from zoo.callbacks import AtomicCheckpointIO, MetricsFile, read_checkpoint, read_rows
 from zoo.data.module import ZooDataModule
-from zoo.errors import UserError
 from zoo.evaluate import evaluate, save_predictions
 from zoo.files import write_json
 from zoo.models.contract import Stage, ZooModel
+from zoo.preflight import preflight
 from zoo.report import write_report
 from zoo.runs import Run, create_run, record_configuration
 from zoo.tasks.supervised import SupervisedTask
@@ -53,9 +53,10 @@ def train(config: dict[str, Any], overrides: list[str], *, resume: Run | None = 
     Raises:
         UserError: before anything slow starts, with every mistake found.
     """
-    datamodule = build_datamodule(config)
-    if mistakes := meta_check(config, datamodule):
-        raise UserError(*mistakes)
+    preflight(config, build_datamodule(config))
+    if config.get("init_from"):
+        # `latest` would be this run once its folder exists
+        config = config | {"init_from": str(find_weights(config["init_from"]).resolve())}
     run = _folder(config, overrides, resume)
     with _logging_to(run.log):
         try:
@@ -160,7 +161,7 @@ def fit_stage(session: Session, stage: Stage, epochs: int, folder: Path) -> None
         raise KeyboardInterrupt from leaving
     best = folder / "best.ckpt"
     if best.is_file():
-        task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        task.load_state_dict(read_checkpoint(best)["state_dict"])
     session.model.cpu()
     # what follows (evaluation, reading things off the weights) sees whole splits in this process, not a share of them
     session.datamodule.trainer = None
@@ -209,12 +210,7 @@ def _logger(session: Session) -> Any:
     node = session.config.get("logger") or {}
     if not node.get("_target_"):
         return False
-    from zoo.errors import MissingDependency
-
-    try:
-        return construct(node, {"save_dir": str(session.run.folder)}, "logger")
-    except ModuleNotFoundError as error:
-        raise MissingDependency(error.name or "tensorboard", "tracking", node["_target_"].rpartition(".")[2]) from None
+    return construct(node, {"save_dir": str(session.run.folder)}, "logger")
 
 
 def finish(session: Session, seconds: float) -> dict[str, Any]:
@@ -244,10 +240,15 @@ def _describe(session: Session) -> Any:
     )
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """On a full disk the training's own failure is what counts."""
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout where no bar runs."""
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler(sys.stdout)
     console.addFilter(lambda record: record.name == "zoo")

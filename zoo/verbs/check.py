@@ -2,8 +2,6 @@
 
 import argparse
 
-from zoo.errors import UserError
-
 ABOUT = "Compose and validate a configuration and print every mistake at once, without training."
 EXAMPLES = """
 python -m zoo check model=cbm data=folder data.root=photos
@@ -19,11 +17,11 @@ def run(args: argparse.Namespace) -> int:
     from zoo.config import compose_config
 
     config = compose_config(args.overrides)
-    from zoo.build import build_datamodule, meta_check
+    from zoo.build import build_datamodule
+    from zoo.preflight import preflight
 
     datamodule = build_datamodule(config)
-    if mistakes := meta_check(config, datamodule):
-        raise UserError(*mistakes)
+    preflight(config, datamodule)
     facts = datamodule.facts
     concepts = f", {len(facts.concept_names)} concepts" if facts.concept_names else ""
     size = (

@@ -1,0 +1,377 @@
+"""Bad input through the real command line: one line for each mistake, the right exit code, nothing lost.
+
+Exit codes are those of `zoo.errors`. Every test compares what lay in the working folder before and after.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from zoo.cli import main
+
+TINY = ("backbone.widths=[4]", "trainer.max_epochs=1", "trainer.accelerator=cpu", "data.batch_size=256")
+FOLDER = ("data=folder", "data.root=photos", "data.num_workers=0", "data.image_size=16", *TINY)
+VIB = ("model=vib", "model.latent_dim=4")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below `folder` with a hash of what it holds, links with their targets."""
+    found = {}
+    for base, folders, files in os.walk(folder):
+        for path in (Path(base, name) for name in folders + files):
+            if path.is_symlink():
+                found[str(path)] = f"-> {os.readlink(path)}"
+            elif path.is_file():
+                found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder with a folder of photos, a digit, a text that calls itself a picture, and a file."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(10):
+            picture = Image.fromarray(noise.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    Image.new("L", (8, 8)).save(tmp_path / "digit.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "file").write_text("a file")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A finished run of a concept model on the digits. Tests read it, or copy it before they damage it."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(["train", *TINY, f"output_dir={folder / 'outputs'}", "--json"]) == 0
+    return (folder / "outputs" / "latest").resolve()
+
+
+@pytest.fixture
+def damaged(trained, here) -> Path:
+    """A copy of the run, to be damaged."""
+    return Path(shutil.copytree(trained, here / "run"))
+
+
+@pytest.fixture
+def refuse(here, capfd):
+    """Run a command and hold what it says and leaves against what it should."""
+
+    def check(words, code: int, *lines: str, new_files: bool = False) -> str:
+        """`lines`: a part of each line on stderr, in order. `new_files`: a run that fails may leave its folder."""
+        before = contents(here)
+        capfd.readouterr()
+        assert main([str(word) for word in words]) == code
+        shown = capfd.readouterr()
+        errors = shown.err.splitlines()
+        assert len(errors) == len(lines), shown.err
+        for part, error in zip(lines, errors, strict=True):
+            assert part in error
+            assert error.startswith(("error: ", "zoo "))
+        after = contents(here)
+        kept = {path: after.get(path) for path in before} if new_files else after
+        links = [path for path in before if Path(path).name == "latest"] if new_files else []
+        assert {p: v for p, v in kept.items() if p not in links} == {p: v for p, v in before.items() if p not in links}
+        return shown.err
+
+    return check
+
+
+MISTAKES = {
+    "unknown verb": (["trian"], ["unknown verb 'trian': did you mean train?"]),
+    "unknown option": (["list", "--jsno"], ["did you mean --json?"]),
+    "unknown model": (["train", "model=cbn"], ["unknown model 'cbn': did you mean cbm?"]),
+    "unknown data": (["train", "data=digit"], ["unknown data 'digit': did you mean digits?"]),
+    "unknown experiment": (["train", "experiment=nonesuch"], ["'nonesuch'"]),
+    "unknown key": (["train", "modle=cbm"], ["unknown key 'modle': did you mean model?"]),
+    "key of another model": (["train", "model.beta=1"], ["unknown key 'model.beta' in model"]),
+    "key below a value": (["train", "seed.start=1"], ["seed is a value, it has no 'start'"]),
+    "no key": (["train", "task.lr"], ["cannot read 'task.lr': write key=value"]),
+    "type": (["train", "task.lr=fast"], ["task.lr=fast: expected a number"]),
+    "type of a list": (["train", "backbone.widths=3"], ["backbone.widths=3: expected a list"]),
+    "type for several nodes": (["train", "seed=x"], ["seed=x: expected a whole number"]),
+    "choice": (["train", "task.optimizer=adma"], ["expected one of 'adamw', 'adam', 'sgd'"]),
+    "missing value": (["train", "data=folder"], ["data.root must be given"]),
+    "sweep without -m": (["train", "seed=0,1"], ["seed=0,1: several values need a sweep: add -m"]),
+    "several at once": (
+        ["train", "model=cbn", "data=digist", "task.lr=abc", "sed=3"],
+        ["unknown model 'cbn'", "unknown data 'digist'", "unknown key 'sed'", "task.lr=abc"],
+    ),
+    "several at once, in check": (
+        ["check", "model=cbn", "task.lr=abc"], ["unknown model 'cbn'", "task.lr=abc: expected a number"]
+    ),
+    "recipe file": (["train", "model=mine.yaml"], ["there is no file mine.yaml"]),
+    "missing folder": (["train", "data=folder", "data.root=nowhere"], ["data.root=nowhere: no such folder"]),
+    "folder without classes": (["train", "data=folder", "data.root=photos/cat"], ["0 class folders"]),
+    "negative batch": (["train", "data.batch_size=-1"], ["data.batch_size=-1: give at least 1"]),
+    "share": (["train", "data.val_fraction=0.9"], ["give a share above 0 and below 0.5"]),
+    "image too small": (["train", "model=litv2", "data.image_size=2"], ["are too small: take 8x8 or more"]),
+    "image that does not align": (["train", "model=bottlefit", "data.image_size=9"], ["images of 9x9 do not align"]),
+    "regression": (
+        ["train", "data=tabular", "backbone=mlp", "model=bottlefit"], ["bottlefit classifies: it takes no regression"]
+    ),
+    "a table for a network of images": (["train", "data=tabular", "model=timm"], ["shapes: "]),
+    "no concepts": (["train", *FOLDER, "model=cbm"], ["the data name no concepts"]),
+    "unknown network of timm": (["train", "backbone=timm:resnt18"], ["did you mean resnet18"]),
+    "no accelerator": (["train", "trainer.accelerator=warp"], ["trainer: ", ]),
+    "no graphics card": (["train", "trainer.accelerator=cuda", "trainer.devices=99"], ["trainer: "]),
+    "processes": (["train", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9999"], ["processor cores"]),
+    "epochs": (["train", "trainer.max_epochs=0"], ["trainer.max_epochs=0: give at least 1"]),
+    "learning rate": (["train", "task.lr=-1"], ["task: lr=-1: give at least 0"]),
+    "unknown torchvision set": (["train", "data=torchvision", "data.name=CIFAR1"], ["CIFAR10, CIFAR100"]),
+    "download not allowed": (["train", "data=torchvision", "data.name=MNIST", *VIB], ["set data.download=true"]),
+    "file for a folder": (["train", "output_dir=file"], ["output_dir=file: Not a directory: give a folder"]),
+    "init_from": (["train", "init_from=cmb"], ["'cmb' is neither a run nor a model of the catalogue"]),
+    "init_from no weights": (["train", "init_from=text.png"], ["text.png"]),
+    "resume nothing": (["train", "resume=latest"], ["there is no run below outputs yet"]),
+    "resume nowhere": (["train", "resume=nowhere"], ["nowhere is no run: there is no such folder"]),
+    "no run": (["eval", "latest"], ["there is no run below outputs yet"]),
+    "no released weights": (["predict", "vib", "digit.png"], ["vib has no released weights"]),
+    "export format": (["export", "latest", "--format", "onx"], ["invalid choice: 'onx'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "lines"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_a_line_and_nothing_is_written(words, lines, refuse):
+    refuse(words, 2, *lines)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a graphics card")
+def test_settings_for_another_machine(refuse):
+    refuse(["train", "trainer=gpu"], 2, "No supported gpu backend found")
+
+
+def test_a_tracker_that_is_not_installed(refuse, monkeypatch):
+    monkeypatch.setattr("zoo.preflight.find_spec", lambda name: None)
+    refuse(["train", "logger=wandb"], 3, "logger=wandb needs the package wandb: pip install wandb")
+    refuse(["train", "logger=tensorboard"], 3, "pip install 'bottleneck-zoo[tracking]'")
+
+
+# data
+
+
+def test_an_empty_class(refuse, here):
+    (here / "photos" / "bird").mkdir()
+    refuse(["train", *FOLDER, *VIB], 2, "class 'bird' has no image; add some or remove it")
+
+
+def test_a_text_that_calls_itself_a_picture(refuse, here):
+    shutil.copy("text.png", here / "photos" / "cat" / "x.png")
+    refuse(["train", *FOLDER, *VIB], 2, "photos/cat/x.png: ", new_files=True)
+
+
+def test_a_truncated_picture_can_be_skipped(refuse, here, capfd):
+    whole = (here / "photos" / "dog" / "3.png").read_bytes()
+    (here / "photos" / "dog" / "3.png").write_bytes(whole[: len(whole) // 2])
+    refuse(["train", *FOLDER, *VIB], 2, "photos/dog/3.png: ", new_files=True)
+    refuse(["train", *FOLDER, *VIB, "data.on_error=skip"], 0, new_files=True)
+    log = (here / "outputs" / "latest" / "train.log").read_text()
+    assert "1 of 20 images left out" in log
+    assert "photos/dog/3.png" in log
+
+
+CONCEPTS = {
+    "ragged": ("class_concepts.csv", "class_name,tail,bark\ncat,1\ndog,1,1\n", ["class_concepts.csv"]),
+    "no number": ("class_concepts.csv", "class_name,tail,bark\ncat,1,no\ndog,1,1\n", ["class_concepts.csv"]),
+    "unknown class": (
+        "class_concepts.csv", "class_name,tail\ncat,1\ndog,0\nfish,1\n", ["class_name 'fish' is no class of the data"]
+    ),
+    "absent class": ("class_concepts.csv", "class_name,tail\ncat,1\n", ["class 'dog' has no row; add one"]),
+    "absent images": ("concepts.csv", "file,tail\ncat/0.png,1\n", ["has no row"] * 5 + ["14 more like the last"]),
+    "unknown image": (
+        "concepts.csv",
+        "file,tail\n" + "".join(f"{c}/{i}.png,1\n" for c in ("cat", "dog") for i in range(10)) + "cat/99.png,1\n",
+        ["cat/99.png is no image here; remove the row"],
+    ),
+    "no concepts": ("class_concepts.csv", "class_name\ncat\ndog\n", ["no concept columns"]),
+    "no key": ("class_concepts.csv", "tail\n1\n0\n", ["has no column"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "lines"), CONCEPTS.values(), ids=CONCEPTS)
+def test_a_table_of_concepts(name, text, lines, refuse, here):
+    (here / "photos" / name).write_text(text)
+    refuse(["train", *FOLDER, "model=cbm"], 2, *lines)
+
+
+def test_a_table_without_its_target(refuse, here):
+    (here / "table.csv").write_text("a,b\n1,2\n3,4\n")
+    refuse(["train", "data=tabular", "data.root=table.csv", "backbone=mlp", *VIB], 2, "target")
+
+
+# training
+
+
+def test_a_loss_that_is_not_finite(refuse, here):
+    line = refuse(["train", *TINY, "task.lr=1e30", "data.batch_size=16"], 1, "the loss is not finite", new_files=True)
+    assert "epoch 0, step " in line
+    log = Path(line[line.index("(log: ") + len("(log: ") :].rstrip(")\n"))
+    assert "FloatingPointError" in (here / log).read_text()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(refuse, here):
+    (here / "outputs").mkdir(mode=0o500)
+    refuse(["train", *TINY], 2, "output_dir=outputs: Permission denied: give a folder that can be written")
+
+
+def test_weights_of_another_model(refuse, here, trained):
+    refuse(["train", *VIB, "backbone=mlp", "backbone.hidden=[3]", f"init_from={trained}"], 2, "none of its ")
+
+
+def test_a_resumed_run_keeps_its_settings(refuse, damaged):
+    words = ["train", f"resume={damaged}", "task.lr=1", "seed=4"]
+    refuse(words, 2, "task.lr=1: a resumed run keeps its settings", "seed=4: a resumed run keeps its settings")
+    refuse(["train", f"resume={damaged}", "trainer.max_epohs=2"], 2, "did you mean max_epochs")
+
+
+def test_a_finished_run_prints_its_result_again(damaged, capsys):
+    before, weights = json.loads((damaged / "result.json").read_text()), (damaged / "model.safetensors").read_bytes()
+    assert main(["train", f"resume={damaged}", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["metrics"]["acc"] == before["metrics"]["acc"]
+    assert (damaged / "model.safetensors").read_bytes() == weights
+
+
+class Payload:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("executed", "w")
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "pickle", "torch"])
+def test_a_checkpoint_that_is_none(kind, damaged, refuse, here):
+    last = damaged / "checkpoints" / "last.ckpt"
+    whole, payload = last.read_bytes(), {"state_dict": Payload()}
+    content = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"none", "pickle": pickle.dumps(payload)}
+    if kind == "torch":
+        torch.save(payload, last)
+    else:
+        last.write_bytes(content[kind])
+    log = damaged / "train.log"
+    log.unlink()
+    line = refuse(["train", f"resume={damaged}", "trainer.max_epochs=2"], 2, "last.ckpt: ", new_files=True)
+    assert "remove it to begin its stage again" in line
+    assert not (here / "executed").exists()
+
+
+# trained models
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "pickle", "no description", "other shapes", "no network"])
+def test_a_model_that_is_none(kind, damaged, refuse, here):
+    path = damaged / "model.safetensors"
+    whole, tensors = path.read_bytes(), load_file(path)
+    with safe_open(path, "pt") as file:
+        description = file.metadata()["zoo"]
+    if kind == "no description":
+        save_file(tensors, path)
+    elif kind == "other shapes":
+        first = next(iter(tensors))
+        save_file(tensors | {first: torch.zeros(1, 1)}, path, metadata={"zoo": description})
+    elif kind == "no network":
+        evil = json.loads(description)
+        evil["recipe"] |= {"target": "os.mkdir", "arguments": {"path": "executed"}}
+        save_file(tensors, path, metadata={"zoo": json.dumps(evil)})
+    else:
+        contents = {"truncated": whole[: len(whole) // 2], "text": b"no model", "pickle": pickle.dumps(Payload())}
+        path.write_bytes(contents[kind])
+    expected = {
+        "no description": "holds no description of a zoo model",
+        "other shapes": "has shape (1, 1), the model expects",
+        "no network": "os.mkdir, which is no network",
+    }
+    refuse(["eval", damaged], 2, expected.get(kind, "not a safetensors file, or a truncated one"))
+    assert not (here / "executed").exists()
+
+
+def test_a_download_with_another_hash(refuse, here, trained, monkeypatch):
+    from zoo import catalogue
+
+    weights = trained / "model.safetensors"
+    released = catalogue.Checkpoint("digits", weights.as_uri(), "0" * 64)
+    monkeypatch.setattr(catalogue.Entry, "checkpoint", lambda self, tag=None: released)
+    monkeypatch.setenv("ZOO_HOME", str(here / "home"))
+    refuse(["predict", "cbm", "digit.png"], 1, "wrong hash: expected sha256 000000000000")
+
+
+USES = {
+    "predict an absent file": (["predict", "RUN", "gone.png"], ["gone.png: there is no such image"]),
+    "predict two absent files": (["predict", "RUN", "gone.png", "lost.png"], ["gone.png: ", "lost.png: "]),
+    "predict a text": (["predict", "RUN", "text.png", "digit.png"], ["text.png: "]),
+    "explain an absent file": (["explain", "RUN", "gone.png"], ["gone.png: "]),
+    "unknown concept": (["explain", "RUN", "digit.png", "--set", "lower_lop=1"], ["did you mean lower_loop"]),
+    "value of a concept": (["explain", "RUN", "digit.png", "--set", "lower_loop=maybe"], ["lower_loop"]),
+    "settings of a trained model": (["eval", "RUN", "model=vib", "task.lr=1"], ["model=vib: ", "task.lr=1: "]),
+    "other classes": (["eval", "RUN", "data=shapes"], ["12 classes, the model knows 10", "19 concepts, "]),
+    "export into a file": (["export", "RUN", "--out", "file"], ["--out file is a file: give a folder"]),
+    "export over the run": (["export", "RUN", "--out", "RUN"], ["is a run: its model would be overwritten"]),
+}
+
+
+@pytest.mark.parametrize(("words", "lines"), USES.values(), ids=USES)
+def test_a_mistake_in_using_a_trained_model(words, lines, refuse, trained):
+    before = contents(trained)
+    refuse([str(trained) if word == "RUN" else word for word in words], 2, *lines)
+    assert contents(trained) == before
+
+
+def test_explaining_a_model_without_concepts(refuse):
+    refuse(["train", *FOLDER, *VIB], 0, new_files=True)
+    refuse(["explain", "latest", "photos/cat/0.png"], 2, "concepts")
+
+
+# as a user runs it
+
+
+def zoo_process(*words: str, cwd: Path, **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "zoo", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **settings)
+
+
+@pytest.mark.slow
+def test_a_failed_run_has_one_line_on_stderr(here):
+    done = zoo_process("train", *TINY, "task.lr=1e30", "data.batch_size=16", cwd=here)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "the loss is not finite" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_well_says_nothing_on_stderr(here):
+    done = zoo_process("train", *TINY, cwd=here)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_full_disk(here, trained):
+    """No file may grow beyond what a checkpoint needs: what a full disk does to a writer."""
+    shutil.copytree(trained, here / "outputs" / "supervised" / "cbm-digits" / "earlier")
+    before = contents(here)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = zoo_process("train", "trainer.max_epochs=1", "trainer.accelerator=cpu", cwd=here, preexec_fn=limit)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("zoo train failed: ")
+    assert contents(here) | before == contents(here)
+    assert not [path for path in here.rglob("*") if path.suffix == ".tmp"]

@@ -1,0 +1,129 @@
+"""What can be found wrong before anything slow starts and before a run folder exists: shapes, settings of the task,
+devices, loggers, and the weights to start from.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from zoo.build import build_model, construct
+from zoo.errors import MissingDependency, UserError
+
+if TYPE_CHECKING:
+    from zoo.data.contract import Facts
+    from zoo.data.module import ZooDataModule
+    from zoo.models.contract import ZooModel
+
+
+def preflight(config: dict[str, Any], datamodule: "ZooDataModule") -> None:
+    """Check a configuration whose names and types are right.
+
+    Raises:
+        UserError: with every mistake found.
+        MissingDependency: the logger's package is absent.
+    """
+    mistakes = _wrong_model(config, datamodule) + _wrong_trainer(config["trainer"], datamodule)
+    if mistakes:
+        raise UserError(*mistakes)
+    package = logger_package(config)
+    if package and find_spec(package) is None:
+        raise MissingDependency(package, "tracking" if package == "tensorboard" else None, f"logger={package}")
+
+
+def logger_package(config: dict[str, Any]) -> str | None:
+    """The package of the configured tracker: wandb of WandbLogger."""
+    target = (config.get("logger") or {}).get("_target_")
+    return target.rpartition(".")[2].removesuffix("Logger").lower() if target else None
+
+
+def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[str]:
+    """Build the model on the meta device, where nothing is computed, push two empty images through it, and hold the
+    task's settings and the weights to start from against it."""
+    import torch
+
+    from zoo.artifact import fitting_tensors
+
+    offline = dict(config)
+    if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
+        offline["backbone"] = offline["backbone"] | {"pretrained": False}
+    mistakes = []
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = build_model(offline, datamodule).eval()
+            mistakes += _wrong_shapes(model, datamodule.facts)
+    except UserError as error:
+        return list(error.lines)
+    facts = datamodule.facts
+    supplied = {"model": model, "task": facts.task, "num_outputs": facts.num_outputs}
+    for check in (
+        lambda: construct(config["task"], supplied, "task"),
+        lambda: config.get("init_from") and fitting_tensors(model, config["init_from"]),
+    ):
+        try:
+            check()
+        except UserError as error:
+            mistakes += error.lines
+    return mistakes
+
+
+def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:
+    import torch
+
+    size = (facts.in_channels, *facts.image_size) if facts.image_size != (0, 0) else (facts.in_channels,)
+    try:
+        prediction = model(torch.empty(2, *size)).prediction
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        if "meta" in str(error).lower():
+            return []
+        return [f"shapes: {' '.join(str(error).split())[:300]} (image {size}, change data.image_size or the backbone)"]
+    if tuple(prediction.shape) != (2, facts.num_outputs):
+        return [f"shapes: the model predicts {tuple(prediction.shape[1:])} for {facts.num_outputs} outputs"]
+    return []
+
+
+def _wrong_trainer(node: dict[str, Any], datamodule: "ZooDataModule") -> list[str]:
+    """Settings that Lightning refuses on this machine, and a batch that the processes cannot share."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    mistakes = []
+    if node.get("max_epochs") is not None and node["max_epochs"] < 1:
+        mistakes.append(f"trainer.max_epochs={node['max_epochs']}: give at least 1")
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    try:
+        with _silence():
+            trainer = construct(node, quiet, "trainer")
+    except UserError as error:
+        return mistakes + list(error.lines)
+    except MisconfigurationException as error:
+        given = f"trainer.accelerator={node.get('accelerator')}, trainer.devices={node.get('devices')}"
+        return [*mistakes, f"trainer: {' '.join(str(error).split())} ({given})"]
+    cores = os.cpu_count() or 1
+    if node.get("accelerator") == "cpu" and trainer.num_devices > cores:
+        mistakes.append(f"trainer.devices={trainer.num_devices}: this machine has {cores} processor cores")
+    elif datamodule.batch_size % trainer.world_size:
+        mistakes.append(
+            f"data.batch_size={datamodule.batch_size}: {trainer.world_size} processes cannot share it; give a "
+            f"multiple of {trainer.world_size}"
+        )
+    return mistakes
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without Lightning's lines on what it found."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

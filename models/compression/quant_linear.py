@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
 from zoo.kernels.quant_linear import quant_linear, quantize_weight
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from zoo.models.backbone import Backbone
+
+from zoo.models.backbone import Backbone, first_sentence
 
 
 class Clip(Backbone):
@@ -105,7 +106,7 @@ def create(name: str, pretrained: str | None) -> Any:
     try:
         return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_sentence(error)
         raise ValueError(
             f"{name} could not be built with its weights ({reason}): "
             "give a local file as backbone.pretrained, or backbone.pretrained=null"

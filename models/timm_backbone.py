@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from zoo.models.backbone import Backbone
+
+from zoo.models.backbone import Backbone, first_sentence
 
 
 class Timm(Backbone):
@@ -116,7 +117,7 @@ def create(name: str, *, pretrained: bool, **arguments: Any) -> Any:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_sentence(error)
         raise ValueError(
             f"{name} could not be built with its weights ({reason}): "
             "give a local file as backbone.checkpoint_path, or backbone.pretrained=false"

@@ -137,7 +137,7 @@ class CBM(ConceptModel):
         return {"loss": task, "task": task}
 
     def stages(self) -> list[Stage]:
-        """A head that reads numbers between 0 and 1 needs weights of several units, so what contains it learns faster."""
+        """A head that reads numbers in [0, 1] needs weights of several units, so what contains it learns faster."""
         if self.training_mode == "joint":
             return [Stage(lr_scale=3.0)]
         return [

@@ -1,5 +1,6 @@
 """Niche impurity score (Espinosa Zarlenga et al., AAAI 2023, arXiv 2301.10367)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def niche_impurity_curve(
     """
     strength = correlation(*train)
     given, concepts = test
-    count = round(1 / step)
+    count = math.ceil(1 / step - 1e-9)
     curve = []
     for beta in (index * step for index in range(count)):
         areas = []

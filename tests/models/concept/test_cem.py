@@ -9,7 +9,7 @@ from zoo.models.concept.cem import CEM
 from zoo.models.contract import Batch, Intervention
 
 NAMES = ("wing", "bar", "stem", "loop")
-ACTIVATIONS = {"leakyrelu": "LeakyReLU", "relu": "ReLU", "sigmoid": "Sigmoid", "identity": "Identity"}
+ACTIVATIONS = {"leakyrelu": "LeakyReLU", "relu": "ReLU", "sigmoid": "Sigmoid", "identity": "Identity", None: "Identity"}
 
 
 @adapter("cem", "CEM")
@@ -25,7 +25,7 @@ def cem(case: Case) -> dict:
         shared_score=arguments["shared_prob_gen"],
         concept_loss_weight=arguments["concept_loss_weight"],
         randint_prob=arguments["training_intervention_prob"],
-        head_hidden=arguments["c2y_layers"],
+        head_hidden=arguments["c2y_layers"] or (),
     )
     leaves = {key: value.clone().requires_grad_() for key, value in case.param.items()}
     converted = CEM.convert_state(leaves)

@@ -11,8 +11,8 @@ from torch import Tensor
 from zoo.artifact import ModelInfo
 from zoo.data.errors import ImageError
 from zoo.data.transforms import SUFFIXES, Transform, load_image
-from zoo.errors import UserError
-from zoo.models.contract import Output
+from zoo.errors import UserError, suggest
+from zoo.models.contract import Batch, Output
 from zoo.trained import Trained
 
 
@@ -87,6 +87,35 @@ def predict_files(
     if skipped and not skip:
         raise UserError(*skipped)
     return answers, skipped
+
+
+def labelled_images(folder: Path, info: ModelInfo, *, skip: bool = False, batch_size: int = 64) -> list[Batch]:
+    """Images of the model's classes, from folder/<class>/*, as batches.
+
+    Raises:
+        UserError: a line for each mistake: no such folder, no class in it, a folder of another name, unreadable files.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    transform = transform_of(info)
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    known = info.class_names
+    others = [path for path in inside if path.name not in known]
+    wrong = [f"{path}: no class of the model: {suggest(path.name, known)}" for path in others]
+    if not inside:
+        wrong = [f"{folder}: holds no folder of a class ({', '.join(known[:4])}, ...)"]
+    pictures: list[Tensor] = []
+    labels: list[int] = []
+    for path in inside if not wrong else []:
+        images, unreadable = read_images(find_images([str(path)]), transform)
+        wrong += [] if skip else unreadable
+        pictures += images.values()
+        labels += [known.index(path.name)] * len(images)
+    if wrong:
+        raise UserError(*wrong)
+    rows = torch.arange(len(labels)).split(batch_size)
+    stacked, label = torch.stack(pictures), torch.tensor(labels)
+    return [{"image": stacked[row], "label": label[row], "index": row} for row in rows]
 
 
 def in_words(output: Output, info: ModelInfo, *, classes: int = 3) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def plain(model: ZooModel, shape: Sequence[int]) -> tuple[str, nn.Module] | None
         network = timm.create_model(arguments["name"], num_classes=arguments["num_outputs"], in_chans=shape[0])
         return f"timm's {arguments['name']}", network
     teacher = getattr(model, "teacher", None)
-    if hasattr(teacher, "stem") and hasattr(teacher, "tail"):
+    if teacher is not None and hasattr(teacher, "stem") and hasattr(teacher, "tail"):
         return f"{arguments['network']} in one piece", nn.Sequential(teacher.stem, teacher.tail)
     backbone = getattr(model, "backbone", None)
     return ("its backbone alone", backbone) if isinstance(backbone, nn.Module) else None

@@ -1,0 +1,60 @@
+"""`adapt`: repair a concept model for a new domain from a few labelled images, without training; a new model."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+ABOUT = "Repair a concept model for a new domain from a few labelled images, as a new model."
+EXAMPLES = """
+python -m zoo adapt latest --images new_camera
+python -m zoo adapt latest --images new_camera --out repaired --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", help="a run of tf_tti")
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="a folder of images for each class")
+    parser.add_argument("--skip", action="store_true", help="leave out files that cannot be read")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="by default the run's name with -adapt, beside it")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(args: argparse.Namespace) -> None:
+    import copy
+
+    from zoo.derived import write_derived
+    from zoo.errors import UserError
+    from zoo.inference import labelled_images
+    from zoo.terminal import print_json
+    from zoo.trained import open_trained
+
+    trained = open_trained(args.source)
+    if not hasattr(trained.model, "adapt"):
+        raise UserError(f"{trained.info.name} cannot be adapted without training: train model=tf_tti on these data")
+    batches = labelled_images(args.images, trained.info, skip=args.skip)
+    adapted = copy.deepcopy(trained.model)
+    repair = adapted.adapt(batches)
+    names = trained.info.concept_names
+    change: dict[str, Any] = {
+        "images": sum(len(batch["label"]) for batch in batches),
+        "masked": [name for name, gone in zip(names, repair.masked.tolist()) if gone],
+        "amplified": {name: round(gain, 4) for name, gain in zip(names, repair.gain.tolist()) if gain != 1},
+        "right": [_right(model, batches) for model in (trained.model, adapted)],
+    }
+    found = write_derived(trained, adapted, kind="adapt", change=change, out=args.out)
+    if args.json:
+        print_json({"run": str(found), "adapt": change})
+        return
+    before, after = change["right"]
+    print(f"masked: {', '.join(change['masked']) or 'none'}")
+    print(f"amplified: {', '.join(f'{name} x{gain:g}' for name, gain in change['amplified'].items()) or 'none'}")
+    print(f"{before} of {change['images']} images right before, {after} after (they chose the repair)")
+    print(f"wrote    {found}")
+
+
+def _right(model: Any, batches: list[Any]) -> int:
+    """How many of the images the model puts into their class."""
+    import torch
+
+    with torch.inference_mode():
+        return sum(int((model(batch["image"]).prediction.argmax(-1) == batch["label"]).sum()) for batch in batches)

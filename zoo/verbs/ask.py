@@ -1,0 +1,69 @@
+"""`ask`: conditional probabilities of concepts and classes, from an energy-based concept model."""
+
+import argparse
+from typing import Any
+
+ABOUT = "Ask an energy-based concept model for conditional probabilities."
+EXAMPLES = """
+python -m zoo ask latest "p(lower_loop | class=8)"
+python -m zoo ask latest "p(class=7 | top_bar, lower_stem)" "p(class=7 | top_bar=0)" --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", help="a run of ecbm")
+    parser.add_argument(
+        "queries", nargs="+", metavar="QUERY", help="p(wanted | given) of concept, concept=0, class=NAME"
+    )
+    parser.add_argument(
+        "--estimator",
+        choices=["enumerate", "sample", "empirical"],
+        help="all configurations of the concepts (default up to 12 concepts), sampled ones, or predicted pairs",
+    )
+    parser.add_argument("--images", type=int, default=256, help="of the test split, to average over (default 256)")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(args: argparse.Namespace) -> None:
+    from zoo.errors import UserError
+    from zoo.models.concept.ecbm import ECBM
+    from zoo.models.concept.ecbm_queries import MAX_CONCEPTS, parse_query
+    from zoo.terminal import print_json, print_table
+    from zoo.trained import open_trained
+
+    trained = open_trained(args.source)
+    if not isinstance(trained.model, ECBM):
+        raise UserError(f"{trained.info.name} has no joint energy to ask: train model=ecbm on these data")
+    if args.images < 1:
+        raise UserError(f"--images {args.images}: give at least 1")
+    info = trained.info
+    queries = [
+        parse_query(text, concept_names=info.concept_names, class_names=info.class_names) for text in args.queries
+    ]
+    estimator = args.estimator or ("enumerate" if len(info.concept_names) <= MAX_CONCEPTS else "sample")
+    joint, count = _joint(trained, estimator, args.images)
+    answers = {text: joint.ask(query) for text, query in zip(args.queries, queries)}
+    if args.json:
+        print_json({"estimator": estimator, "images": count, "answers": answers})
+        return
+    print_table(["query", "probability"], list(answers.items()), title=f"over {count} test images, by {estimator}")
+
+
+def _joint(trained: Any, estimator: str, images: int) -> tuple[Any, int]:
+    """The table of probabilities, and over how many images."""
+    import torch
+
+    from zoo.export.images import real_images
+    from zoo.models.concept.ecbm_queries import Joint
+
+    model, found = trained.model, real_images(trained, [], test=images, train=0).test
+    with torch.no_grad():
+        features = torch.cat([model.backbone(chunk) for chunk in found.split(64)])
+    if estimator == "enumerate":
+        return Joint.enumerate(model, features), len(found)
+    if estimator == "sample":
+        return Joint.sample(model, features, draws=256), len(found)
+    with torch.no_grad():
+        output = model.forward_features(features)
+    classes = output.prediction.argmax(-1)
+    return Joint.empirical(output.concepts, classes, num_classes=len(trained.info.class_names)), len(found)

@@ -32,8 +32,8 @@ class ConceptMatrixSearch(ZooModel):
 
     concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant: see above.
 
-    `Output.concepts` is the cosine with each word on the scale from its 5 % to its 95 % quantile on the training images,
-    the cosines themselves are in extras["cosines"]. The prediction is a similarity, not a calibrated logit.
+    `Output.concepts` is the cosine with each word on the scale from its 5 % to its 95 % quantile in training;
+    the cosines are in extras["cosines"]. The prediction is a similarity, not a calibrated logit.
 
     Raises:
         ValueError: a backbone without a text tower, or no concepts or class names.

@@ -126,7 +126,12 @@ def elastic_net(
     FISTA (Beck and Teboulle 2009) with gradient restarts (O'Donoghue and Candes, arXiv 1204.3982). A step of 1/L is
     accepted where the Bregman divergence of the loss is at most L/2 |step|^2; L shrinks by 5 % after every step. Logits
     are linear in the head, so those at the extrapolated point cost no product with x.
+
+    Raises:
+        ValueError: x is not finite.
     """
+    if not torch.isfinite(x).all():
+        raise ValueError("a sparse head cannot be fitted: the concept scores of the training images are not finite")
     centre = x.mean(0)
     x, targets = x - centre, one_hot(labels, num_classes).to(x)
     l1, l2 = lam * alpha, lam * (1 - alpha)

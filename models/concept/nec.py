@@ -40,12 +40,14 @@ def path(
     lengths: int = 150,
     factor: float = 2**-0.1,
     densest: float = 30,
+    patience: int = 20,
     tolerance: float = 1e-2,
     max_iterations: int = 500,
 ) -> Iterator[SparseHead]:
     """Heads of falling penalty from the first that is not empty, each started from the one before, until NEC is past
-    `densest` (published: 150 penalties, each 2^-0.1 of the one before)."""
+    `densest` or has not risen for `patience` penalties (published: 150 penalties, each 2^-0.1 of the one before)."""
     lam, head = max_regularisation(x, labels, num_classes) / alpha, None
+    most, stalled = 0.0, 0
     for _ in range(lengths):
         lam *= factor
         head = elastic_net(
@@ -59,7 +61,10 @@ def path(
             start=head,
         )
         yield head
-        if effective_concepts(head.weight) > densest or (head.weight.abs() > NONZERO).all():
+        count = effective_concepts(head.weight)
+        stalled = 0 if count > most else stalled + 1
+        most = max(most, count)
+        if count > densest or stalled == patience:
             return
 
 

@@ -1,0 +1,163 @@
+"""LaBo's selection: the zoo's greedy against one that evaluates every candidate at every step, to the same set.
+
+    python benchmarks/labo_selection.py         # 500 candidates x 100 classes x 512 dims, 50 kept; under a minute
+
+The released objective, as LaBo hands it to the apricot package: [scaled information | text features], positive part,
+maximum for each coordinate. Rivals: a greedy in plain NumPy, and apricot's own compiled gains and its naive optimiser
+where the package is installed (compilation excluded). All on one thread. The published objective is timed as well, with
+and without the cosine matrix that both need. Writes labo_selection.json beside this file.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from zoo.models.concept.labo_selection import class_scores, discriminability, greedy, mutual_information, positive
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--dims", type=int, default=512)
+    parser.add_argument("--keep", type=int, default=50)
+    args = parser.parse_args()
+    concepts, owners, scores = problem(args.candidates, args.classes, args.dims)
+    rivals: dict[str, Callable] = {"zoo": zoo, "numpy": plain} | ({"apricot": apricot()} if has_apricot() else {})
+    seconds = {name: {"upstream": [], "paper": []} for name in rivals}
+    cosine = []
+    information, entropy = 1e7 * mutual_information(scores), discriminability(scores)
+    for label in range(args.classes):
+        own = np.flatnonzero(owners == label)
+        rows = np.concatenate([information[own, None], concepts[own]], axis=1)
+        compare("upstream", rows, information[own], np.zeros(rows.shape[1]), args.keep, rivals, seconds)
+        similarity, spent = timed(lambda own=own: cosines(concepts[own]))
+        cosine.append(spent)
+        compare("paper", similarity, entropy[own], similarity.min(1), args.keep, rivals, seconds)
+    record = {
+        "command": " ".join(["python benchmarks/labo_selection.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": cpu(),
+        "threads": 1,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "shape": vars(args),
+        "same_set": True,
+        "cosine_milliseconds_a_class": quantiles(cosine),
+        "greedy_milliseconds_a_class": {n: {o: quantiles(t) for o, t in by.items()} for n, by in seconds.items()},
+        "ratio": {
+            name: {objective: sum(times) / sum(seconds["zoo"][objective]) for objective, times in by.items()}
+            for name, by in seconds.items()
+            if name != "zoo"
+        },
+        "ratio_with_cosines": {
+            name: (sum(by["paper"]) + sum(cosine)) / (sum(seconds["zoo"]["paper"]) + sum(cosine))
+            for name, by in seconds.items()
+            if name != "zoo"
+        },
+    }
+    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    for name, by in record["ratio"].items():
+        print(
+            ", ".join(f"{objective} {ratio:.1f}x" for objective, ratio in by.items()), f"faster than {name}, same set"
+        )
+
+
+def problem(candidates: int, classes: int, dims: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sentence vectors around a common direction and their class's, as CLIP's are; 16 images a class."""
+    rng = np.random.default_rng(0)
+    common, centres = 3 * rng.normal(size=dims), rng.normal(size=(classes, dims))
+    owners = np.repeat(np.arange(classes), candidates)
+    concepts = (common + 0.7 * centres[owners] + rng.normal(size=(len(owners), dims))) / dims**0.5
+    labels = np.repeat(np.arange(classes), 16)
+    images = (common + centres[labels] + rng.normal(size=(len(labels), dims))) / dims**0.5
+    return concepts, owners, positive(class_scores(images, labels, concepts, classes))
+
+
+def compare(objective, cover, bonus, start, keep, rivals, seconds) -> None:
+    sets = {}
+    for name, solve in rivals.items():
+        sets[name], spent = timed(lambda solve=solve: solve(cover, bonus, start, keep))
+        seconds[name][objective].append(spent)
+    assert len({tuple(chosen) for chosen in sets.values()}) == 1, "the selected sets differ"
+
+
+def zoo(cover, bonus, start, keep) -> list[int]:
+    return greedy(cover, bonus, keep, weight=1.0, start=start)[0]
+
+
+def plain(cover, bonus, start, keep) -> list[int]:
+    best, chosen = start.copy(), []
+    for _ in range(keep):
+        gain = bonus + np.maximum(cover, best).sum(1) - best.sum()
+        gain[chosen] = -np.inf
+        chosen.append(int(gain.argmax()))
+        best = np.maximum(best, cover[chosen[-1]])
+    return chosen
+
+
+def has_apricot() -> bool:
+    try:
+        import apricot  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def apricot() -> Callable:
+    """apricot's facility location and naive optimiser, with the modular term added and no check of signs."""
+    from apricot import FacilityLocationSelection
+    from apricot.optimizers import NaiveGreedy
+
+    class WithBonus(FacilityLocationSelection):
+        def _calculate_gains(self, cover, idxs=None):
+            idxs = self.idxs if idxs is None else idxs
+            return self.bonus[idxs] + super()._calculate_gains(cover, idxs)
+
+    def solve(cover, bonus, start, keep) -> list[int]:
+        function = WithBonus(keep, metric="precomputed", optimizer="naive")
+        function._initialize(cover)
+        function.bonus = bonus
+        function.current_values, function.current_values_sum = start.copy(), start.sum()
+        NaiveGreedy(function).select(cover, keep)
+        return [int(index) for index in function.ranking]
+
+    solve(np.eye(4), np.zeros(4), np.zeros(4), 2)
+    return solve
+
+
+def cosines(concepts: np.ndarray) -> np.ndarray:
+    unit = concepts / np.linalg.norm(concepts, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def timed(call: Callable):
+    begin = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - begin
+
+
+def quantiles(seconds: list[float]) -> dict[str, float]:
+    low, _, _, high = statistics.quantiles(seconds, n=5)
+    return {
+        "q20": round(1e3 * low, 3),
+        "median": round(1e3 * statistics.median(seconds), 3),
+        "q80": round(1e3 * high, 3),
+    }
+
+
+def cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

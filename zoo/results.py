@@ -57,5 +57,10 @@ def show_result(result: dict[str, Any]) -> None:
     if folder := result.get("run"):
         print(f"\nrun      {folder}")
         print(f"report   {folder}/report.html")
-        print("next     python -m zoo explain latest IMAGE           which concepts spoke for the answer")
+        verb = (
+            "explain latest IMAGE    which concepts spoke"
+            if "concept_acc" in result["metrics"]
+            else "predict latest IMAGE    the"
+        )
+        print(f"next     python -m zoo {verb} for the answer")
         print("         python -m zoo export latest --format onnx    a file to deploy, checked against this model")

@@ -7,30 +7,27 @@ randomness from (seed, stage, step), which makes the outcome that of an uninterr
 
 import logging
 import os
-import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
 from zoo.artifact import describe, find_weights, load_fitting, save_model
-from zoo.build import build_datamodule, build_model, construct, plain_arguments
-from zoo.callbacks import AtomicCheckpointIO, MetricsFile, read_checkpoint, read_rows
+from zoo.build import build_datamodule, build_model, plain_arguments
+from zoo.callbacks import MetricsFile, read_checkpoint, read_rows
 from zoo.data.module import ZooDataModule
 from zoo.evaluate import evaluate, save_predictions
 from zoo.files import write_json
+from zoo.logs import logging_to
 from zoo.models.contract import Stage, ZooModel
 from zoo.preflight import preflight
 from zoo.report import write_report
 from zoo.runs import Run, create_run, record_configuration
 from zoo.tasks.supervised import SupervisedTask
+from zoo.trainer import build_trainer
 
 log = logging.getLogger("zoo")
 RUN_VARIABLE = "ZOO_RUN"
@@ -48,7 +45,7 @@ class Session:
 
 
 def train(config: dict[str, Any], overrides: list[str], *, resume: Run | None = None) -> dict[str, Any] | None:
-    """Train as `config` says and return what result.json holds (None in a helper process of a distributed run).
+    """Train as `config` says and return what result.json holds (None in a further process of a distributed run).
 
     Raises:
         UserError: before anything slow starts, with every mistake found.
@@ -58,7 +55,7 @@ def train(config: dict[str, Any], overrides: list[str], *, resume: Run | None = 
         # `latest` would be this run once its folder exists
         config = config | {"init_from": str(find_weights(config["init_from"]).resolve())}
     run = _folder(config, overrides, resume)
-    with _logging_to(run.log):
+    with logging_to(run.log):
         try:
             return _train(config, run)
         except KeyboardInterrupt:
@@ -151,7 +148,7 @@ def fit_stage(session: Session, stage: Stage, epochs: int, folder: Path) -> None
         **options,
     )
     metrics = MetricsFile(session.run.metrics, stage.name, _rows_before(session.run.metrics, stage))
-    trainer = build_trainer(session, task, metrics, folder, epochs)
+    trainer = build_trainer(session.config, session.run, task, metrics, folder=folder, epochs=epochs)
     last = folder / "last.ckpt"
     try:
         trainer.fit(
@@ -172,45 +169,6 @@ def _rows_before(path: Path, stage: Stage) -> list[dict[str, Any]]:
     rows = read_rows(path)
     first = next((i for i, row in enumerate(rows) if row["stage"] == stage.name), len(rows))
     return rows[:first]
-
-
-def build_trainer(
-    session: Session, task: SupervisedTask, metrics: MetricsFile, folder: Path, epochs: int
-) -> pl.Trainer:
-    """Lightning's Trainer with the callbacks of a run."""
-    monitor, mode = task.monitor
-    checkpoint = ModelCheckpoint(
-        folder,
-        "best",
-        monitor=monitor,
-        mode=mode,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    terminal = sys.stdout.isatty()
-    callbacks: list[pl.Callback] = [metrics, checkpoint] + ([RichProgressBar(leave=False)] if terminal else [])
-    node = session.config["trainer"] | {"max_epochs": epochs}
-    sharded = node.get("strategy") == "fsdp"
-    supplied = {
-        "callbacks": callbacks,
-        "logger": _logger(session),
-        "default_root_dir": str(session.run.folder),
-        "enable_model_summary": False,
-        "enable_progress_bar": terminal,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        "plugins": None if sharded else [AtomicCheckpointIO()],
-    }
-    return construct(node, supplied, "trainer")
-
-
-def _logger(session: Session) -> Any:
-    """The configured tracker, or False: metrics.csv is written by a callback in any case."""
-    node = session.config.get("logger") or {}
-    if not node.get("_target_"):
-        return False
-    return construct(node, {"save_dir": str(session.run.folder)}, "logger")
 
 
 def finish(session: Session, seconds: float) -> dict[str, Any]:
@@ -238,36 +196,3 @@ def _describe(session: Session) -> Any:
     return describe(
         session.model, session.config["model_name"], data.facts, data.preprocessing, session.config["data_name"]
     )
-
-
-class _LogFile(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:
-        """On a full disk the training's own failure is what counts."""
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout where no bar runs."""
-    handler = _LogFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    console = logging.StreamHandler(sys.stdout)
-    console.addFilter(lambda record: record.name == "zoo")
-    console.setLevel(logging.WARNING if sys.stdout.isatty() else logging.INFO)
-    loggers = [logging.getLogger(name) for name in ("zoo", "pytorch_lightning", "lightning", "py.warnings")]
-    kept = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
-    helper = int(os.environ.get("LOCAL_RANK", 0)) > 0
-    for logger in loggers:
-        logger.handlers, logger.propagate = ([handler] if not helper else []) + ([console] if not helper else []), False
-        logger.setLevel(logging.INFO if logger.name == "zoo" else logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-        logging.captureWarnings(True)
-        try:
-            yield
-        finally:
-            logging.captureWarnings(False)
-            for logger, level, propagate, handlers in kept:
-                logger.setLevel(level)
-                logger.propagate, logger.handlers = propagate, handlers
-            handler.close()

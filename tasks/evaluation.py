@@ -1,6 +1,6 @@
 """What a trained model is worth on a split: task and concept accuracy, and accuracy as concepts are corrected."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ class Predictions:
     """One row a sample, in the order of the loader, on the CPU.
 
     prediction: (N, M) logits or values. label: (N,) or (N, T). index: (N,) position in the split.
-    concepts, concept_labels: (N, K) in [0, 1], or None. diagnostics: means over the split.
+    concepts, concept_labels: (N, K) in [0, 1], or None where the model does not name the data's concepts. diagnostics: means over the split.
     """
 
     prediction: Tensor
@@ -27,9 +27,10 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict(model: ZooModel, batches: Iterable[Batch]) -> Predictions:
-    """Run `model` in evaluation mode over `batches`."""
+def predict(model: ZooModel, batches: Iterable[Batch], *, concept_names: Sequence[str] = ()) -> Predictions:
+    """Run `model` in evaluation mode over `batches`, whose concept labels are called `concept_names`."""
     model.eval()
+    named = bool(concept_names) and tuple(model.concept_names) == tuple(concept_names)
     rows: dict[str, list[Tensor]] = {
         name: [] for name in ("prediction", "label", "index", "concepts", "concept_labels")
     }
@@ -42,7 +43,7 @@ def predict(model: ZooModel, batches: Iterable[Batch]) -> Predictions:
         rows["prediction"].append(output.prediction.float())
         rows["label"].append(batch["label"])
         rows["index"].append(batch["index"])
-        if output.concepts is not None and "concepts" in batch:
+        if named and output.concepts is not None:
             rows["concepts"].append(output.concepts.float())
             rows["concept_labels"].append(batch["concepts"])
         for name, value in model.diagnostics(output, batch).items():

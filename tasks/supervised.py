@@ -1,6 +1,7 @@
 """Supervised learning of any zoo model: its own loss, one optimiser a stage, validation metrics by the data's task."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 from zlib import crc32
 
@@ -21,6 +22,7 @@ class SupervisedTask(pl.LightningModule):
         model: what learns.
         task: "classification" (labels are class indices) or "regression" (labels are values).
         num_outputs: classes or target columns.
+        concept_names: of the data's concept labels. Concepts are measured where the model names the same ones.
         stage: which parameters learn by which loss.
         seed: every step draws its noise from (seed, step, rank), so that a resumed run repeats an uninterrupted one.
         lr: at the start of the cosine, after `warmup_epochs` of linear warm-up.
@@ -35,6 +37,7 @@ class SupervisedTask(pl.LightningModule):
         *,
         task: Literal["classification", "regression"],
         num_outputs: int,
+        concept_names: Sequence[str] = (),
         stage: Stage | None = None,
         seed: int = 0,
         optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
@@ -59,7 +62,7 @@ class SupervisedTask(pl.LightningModule):
             if task == "classification"
             else {"mse": MeanSquaredError(num_outputs=1)}
         )
-        if model.concept_names:
+        if model.concept_names and tuple(model.concept_names) == tuple(concept_names):
             metrics["concept_acc"] = MultilabelAccuracy(len(model.concept_names), average="macro")
         self.val_metrics = nn.ModuleDict(metrics)
         select_stage(model, self.stage)
@@ -96,8 +99,7 @@ class SupervisedTask(pl.LightningModule):
         for name, metric in self.val_metrics.items():
             assert isinstance(metric, Metric)
             if name == "concept_acc":
-                if output.concepts is None or "concepts" not in batch:
-                    continue
+                assert output.concepts is not None
                 metric.update(output.concepts, (batch["concepts"] > 0.5).long())
             else:
                 metric.update(output.prediction.float(), batch["label"])

@@ -24,7 +24,7 @@ def evaluate(
     """
     loader = datamodule.val_dataloader() if split == "val" else datamodule.test_dataloader()
     facts = datamodule.facts
-    found = predict(model, loader)
+    found = predict(model, loader, concept_names=facts.concept_names)
     result = score(found, task=facts.task, concept_names=model.concept_names)
     if corrections and facts.task == "classification" and "concept_acc" in result:
         result["corrections"] = list(correction_curve(model, loader, groups=concept_groups(model)).items())

@@ -57,10 +57,7 @@ def show_result(result: dict[str, Any]) -> None:
     if folder := result.get("run"):
         print(f"\nrun      {folder}")
         print(f"report   {folder}/report.html")
-        verb = (
-            "explain latest IMAGE    which concepts spoke"
-            if "concept_acc" in result["metrics"]
-            else "predict latest IMAGE    the"
-        )
-        print(f"next     python -m zoo {verb} for the answer")
+        concepts = "concept_acc" in result["metrics"]
+        verb, gives = ("explain", "which concepts spoke for the answer") if concepts else ("predict", "its answer")
+        print(f"next     python -m zoo {verb} latest IMAGE           {gives}")
         print("         python -m zoo export latest --format onnx    a file to deploy, checked against this model")

@@ -143,6 +143,7 @@ def fit_stage(session: Session, stage: Stage, epochs: int, folder: Path) -> None
         session.model,
         task=facts.task,
         num_outputs=facts.num_outputs,
+        concept_names=facts.concept_names,
         stage=stage,
         seed=session.config["seed"],
         **options,

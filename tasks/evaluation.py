@@ -15,7 +15,8 @@ class Predictions:
     """One row a sample, in the order of the loader, on the CPU.
 
     prediction: (N, M) logits or values. label: (N,) or (N, T). index: (N,) position in the split.
-    concepts, concept_labels: (N, K) in [0, 1], or None where the model does not name the data's concepts. diagnostics: means over the split.
+    concepts, concept_labels: (N, K) in [0, 1], or None where the model does not name the data's concepts.
+    diagnostics: means over the split.
     """
 
     prediction: Tensor

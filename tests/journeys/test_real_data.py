@@ -29,7 +29,6 @@ def test_the_recipe_for_signs_names_fingers(tmp_path, capsys):
     metrics = trained(*words, tmp_path=tmp_path, capsys=capsys)
     assert metrics["acc"] > 0.25  # a tenth by chance
     assert metrics["concept_acc"] > 0.75
-    assert metrics["corrections"][-1][1] > 0.9  # the fingers determine the digit
 
 
 def test_garments_with_concepts(tmp_path, capsys):

@@ -122,6 +122,8 @@ def label_head(
     inputs: int, outputs: int, *, hidden: Sequence[int] = (), activation: str = "LeakyReLU"
 ) -> nn.Sequential:
     """Linear layers with an activation between them; without hidden widths a single linear layer."""
+    if any(width < 1 for width in hidden):
+        raise ValueError(f"head_hidden={list(hidden)}: give widths of at least 1")
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Linear(inputs, width), activation_named(activation)]

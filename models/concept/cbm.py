@@ -58,7 +58,7 @@ class CBM(ConceptModel):
         training: Literal["joint", "sequential", "independent"] = "joint",
         bottleneck: Literal["sigmoid", "logit", "relu"] = "sigmoid",
         concept_loss_weight: float = 1.0,
-        concept_reduction: Reduction = "mean",
+        concept_reduction: Reduction = "sum",
         imbalance: Imbalance = "none",
         head_hidden: Sequence[int] = (),
         head_activation: str = "LeakyReLU",
@@ -77,6 +77,8 @@ class CBM(ConceptModel):
             raise ValueError(
                 f"training=independent teaches the head on 0 and 1, bottleneck={bottleneck} cannot: take sigmoid"
             )
+        if concept_loss_weight < 0:
+            raise ValueError(f"concept_loss_weight={concept_loss_weight}: give a weight of at least 0")
         if len(percentiles) != 2 or not 0 < percentiles[0] < percentiles[1] < 100:
             raise ValueError(f"percentiles={list(percentiles)}: give two rising ones within 0 and 100: [5, 95]")
         self.training_mode, self.bottleneck_mode = training, bottleneck

@@ -73,6 +73,7 @@ def joint_cbm(case: Case) -> dict:
         concept_names=names(count),
         bottleneck="sigmoid" if sigmoid else "logit",
         concept_loss_weight=arguments["concept_loss_weight"],
+        concept_reduction="mean",
         head_hidden=arguments["c2y_layers"] or (),
         extra_dims=extra,
         extra_activation=activations[arguments["bottleneck_nonlinear"]] if sigmoid else "Identity",

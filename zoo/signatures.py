@@ -65,7 +65,7 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     """Constructor (or function) parameters of a dotted target by name; None where they cannot be told (`**kwargs`
     without a base class to follow, or no source). Inherited constructors are followed through the first base.
 
-    >>> parameters("zoo.errors.MissingDependency")["extra"].annotation
+    >>> parameters("zoo.errors.MissingDependency")["package"].annotation
     'str'
     """
     found = _definition(target)

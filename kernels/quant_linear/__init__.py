@@ -22,8 +22,8 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 codes (O, I) and float32 scales (O,) of a weight (O, I): w ~ codes * scales[:, None].
 
     >>> codes, scale = quantize_weight(torch.tensor([[0.5, -1.0], [0.0, 0.0]]))
-    >>> codes.tolist()
-    [[64, -128], [0, 0]]
+    >>> (codes * scale[:, None]).round(decimals=2).tolist()
+    [[0.5, -1.0], [0.0, 0.0]]
     """
     codes, scale = quantize_rows(weight.detach())
     return codes, scale.squeeze(-1).float()

@@ -158,7 +158,8 @@ def test_a_server_that_stays_busy(server, tmp_path):
     assert len(server.requests) == 3
 
 
-def test_no_server(tmp_path):
+def test_no_server(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert "Connection refused" in fails("http://127.0.0.1:9/a.bin", tmp_path)
 
 

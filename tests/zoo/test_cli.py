@@ -1,7 +1,6 @@
 """The frame of the command line: fast, without torch, one line for each mistake, the right exit code."""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -19,19 +18,12 @@ FAST = [
 ]  # fmt: skip
 
 
-def processor_seconds(command: list[str]) -> float:
-    """What a command that ends well costs; a busy machine's waiting does not count."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert finished.returncode == 0, finished.stderr
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 @pytest.mark.parametrize("words", FAST, ids=" ".join)
-def test_answers_at_once_without_torch(words):
+def test_answers_without_torch(words):
+    """`benchmarks/startup.py` has the seconds."""
     code = f"import sys; from zoo.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
-    assert any(processor_seconds([sys.executable, "-c", code]) < 0.5 for _ in range(3))
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("name", verb_names())

@@ -8,11 +8,11 @@ import math
 
 from torch import Tensor
 
-from ..dispatch import autocast_to, exporting, runs_triton
-from .aten import attention_aten
-from .masks import Masks
-from .op import attention_op
-from .reference import attention_reference, merge
+from zoo.kernels.attention.aten import attention_aten
+from zoo.kernels.attention.masks import Masks
+from zoo.kernels.attention.op import attention_op
+from zoo.kernels.attention.reference import attention_reference, merge
+from zoo.kernels.dispatch import autocast_to, exporting, runs_triton
 
 __all__ = ["attention", "attention_varlen", "merge"]
 

@@ -15,7 +15,7 @@ are computed once more per kernel. lse = -inf (a query that sees nothing) is rea
 import triton
 import triton.language as tl
 
-from .tiles import LOG2E, key_range, load_rows, query_range, sequence, store_rows, tile_scores
+from zoo.kernels.attention.tiles import LOG2E, key_range, load_rows, query_range, sequence, store_rows, tile_scores
 
 # fmt: off
 

@@ -9,8 +9,8 @@ walk is long (one bias per head for thousands of windows), `parts` programs shar
 import triton
 import triton.language as tl
 
-from .backward import load_statistics
-from .tiles import load_rows, tile_scores
+from zoo.kernels.attention.backward import load_statistics
+from zoo.kernels.attention.tiles import load_rows, tile_scores
 
 # fmt: off
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..aot import Configuration
-from . import choice
-from .backward import delta_kernel, key_gradient_kernel, query_gradient_kernel
-from .bias_gradient import bias_gradient_kernel
-from .forward import forward_kernel, merge_kernel
+from zoo.kernels.aot import Configuration
+from zoo.kernels.attention import choice
+from zoo.kernels.attention.backward import delta_kernel, key_gradient_kernel, query_gradient_kernel
+from zoo.kernels.attention.bias_gradient import bias_gradient_kernel
+from zoo.kernels.attention.forward import forward_kernel, merge_kernel
 
 FLOAT32 = ("lse", "delta", "dlse", "dbias", "lse_parts", "o_parts")
 INT32 = ("key_lengths", "cu_queries", "cu_keys", "tile_counts", "tile_indices")

@@ -15,7 +15,7 @@ each writes its own (o, lse), and `merge_kernel` joins them.
 import triton
 import triton.language as tl
 
-from .tiles import LOG2E, key_range, load_rows, sequence, store_rows, tile_scores
+from zoo.kernels.attention.tiles import LOG2E, key_range, load_rows, sequence, store_rows, tile_scores
 
 # fmt: off
 

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from . import choice
-from .backward import delta_kernel, key_gradient_kernel, query_gradient_kernel
-from .bias_gradient import bias_gradient_kernel
-from .forward import forward_kernel, merge_kernel
-from .masks import Masks
-from .tiles import LOG2E
+from zoo.kernels.attention import choice
+from zoo.kernels.attention.backward import delta_kernel, key_gradient_kernel, query_gradient_kernel
+from zoo.kernels.attention.bias_gradient import bias_gradient_kernel
+from zoo.kernels.attention.forward import forward_kernel, merge_kernel
+from zoo.kernels.attention.masks import Masks
+from zoo.kernels.attention.tiles import LOG2E
 
 Strides = dict[str, int]
 

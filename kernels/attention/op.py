@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dispatch import runs_triton
-from .masks import Masks
-from .reference import attention_backward_reference, attention_reference
+from zoo.kernels.attention.masks import Masks
+from zoo.kernels.attention.reference import attention_backward_reference, attention_reference
+from zoo.kernels.dispatch import runs_triton
 
 
 @torch.library.custom_op("zoo::attention", mutates_args=())
@@ -32,7 +32,7 @@ def attention_op(
     """o (B, H, M, V) with the memory of (B, M, H, V), and lse (B, H, M) float32."""
     masks = _masks(window, key_lengths, block_mask, block_size, cu_queries, cu_keys, longest)
     if runs_triton(q, k, v):
-        from .launch import forward
+        from zoo.kernels.attention.launch import forward
 
         return forward(q, k, v, bias, masks, scale)
     visible = masks.visible(q.shape[2], k.shape[2], q.device)
@@ -69,7 +69,7 @@ def attention_backward_op(
     """dq, dk, dv, and dbias (empty unless needed)."""
     masks = _masks(window, key_lengths, block_mask, block_size, cu_queries, cu_keys, longest)
     if runs_triton(q, k, v):
-        from .launch import backward
+        from zoo.kernels.attention.launch import backward
 
         return backward(do, dlse, q, k, v, o, lse, bias, masks, scale, need_dbias)
     visible, dtype = masks.visible(q.shape[2], k.shape[2], q.device), q.dtype

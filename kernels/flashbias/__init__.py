@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention import attention
+from zoo.kernels.attention import attention
 
 __all__ = ["alibi_factors", "distance_factors", "factored_bias_attention", "svd_factors", "window_bias"]
 

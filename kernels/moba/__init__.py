@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention import attention
+from zoo.kernels.attention import attention
 
 __all__ = ["moba_attention", "route"]
 

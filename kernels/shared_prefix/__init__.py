@@ -10,7 +10,7 @@ tokens) are of this kind. Nested prefixes are further parts for `merge`.
 import torch
 from torch import Tensor
 
-from ..attention import attention, merge
+from zoo.kernels.attention import attention, merge
 
 __all__ = ["shared_prefix_attention", "unified_max_attention"]
 

@@ -1,8 +1,8 @@
 """Patterns that decide which keys are worth attending to: LVSA, ZipVL, Re-ttention."""
 
-from .lvsa import LvsaPattern, lvsa_pattern
-from .rettention import Statistics, reshaped_attention, statistics
-from .zipvl import ZipvlScores, key_scores, keys_for
+from zoo.kernels.sparse_patterns.lvsa import LvsaPattern, lvsa_pattern
+from zoo.kernels.sparse_patterns.rettention import Statistics, reshaped_attention, statistics
+from zoo.kernels.sparse_patterns.zipvl import ZipvlScores, key_scores, keys_for
 
 __all__ = [
     "LvsaPattern",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..attention import attention
+from zoo.kernels.attention import attention
 
 
 class Statistics(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from pytorch_lightning import LightningDataModule
@@ -34,7 +34,7 @@ class ZooDataModule(LightningDataModule):
         preprocessing: what pictures go through, as a `Preprocessing` or its dictionary; None is the data's own.
     """
 
-    mirrors: ClassVar[bool] = False
+    mirrors: bool = False
     """Whether a mirrored picture is still one of its class."""
 
     train_set: Any

@@ -53,7 +53,7 @@ class TorchvisionDataModule(ZooDataModule):
             advice = f"did you mean {near}?" if near else f"choose one of {', '.join(sorted(SPLIT_ARGUMENTS))}"
             raise DataError(f"data.name={name}: not a torchvision set that the zoo knows; {advice}")
         self.set_name, self.root, self.download = name, Path(root).expanduser(), download
-        self.mirrors = name not in UPRIGHT  # type: ignore[misc]
+        self.mirrors = name not in UPRIGHT
 
     @property
     def facts(self) -> Facts:

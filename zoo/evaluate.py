@@ -58,5 +58,5 @@ def load_predictions(folder: Path) -> Predictions | None:
     if not path.is_file():
         return None
     tensors: dict[str, Any] = load_file(path)
-    columns = {f.name: tensors.get(f.name) for f in fields(Predictions) if f.name != "diagnostics"}
+    columns: dict[str, Any] = {f.name: tensors.get(f.name) for f in fields(Predictions) if f.name != "diagnostics"}
     return Predictions(**columns, diagnostics={})

@@ -5,6 +5,7 @@ every exported graph, PyTorch's own operations (aten.py). reference.py is the ma
 """
 
 import math
+from typing import Any
 
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def attention(
     block_mask: Tensor | None = None,
     block_size: Bounds | None = None,
     return_lse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """softmax(scale q k^T + bias) v over the keys that a query sees.
 
     q (B, H, M, D), k (B, K, N, D), v (B, K, N, V): H a multiple of K, any strides with the last dimension contiguous,

@@ -112,8 +112,10 @@ def kmeans(
         if bool((shift <= limit).all()):
             break
     counts = torch.stack([torch.bincount(row, minlength=centroids.shape[1]) for row in ids.long()])
-    found = (centroids, ids, counts, distances.double().sum(-1))
-    return KMeans(*(found if x.ndim == 3 else (value[0] for value in found)), iterations=done)
+    inertia = distances.double().sum(-1)
+    if x.ndim == 3:
+        return KMeans(centroids, ids, counts, inertia, done)
+    return KMeans(centroids[0], ids[0], counts[0], inertia[0], done)
 
 
 def _random(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tensor:

@@ -26,8 +26,7 @@ def statistics(
 ) -> Statistics:
     """What a refresh keeps; the reshaped sparse output plus `rest` is the dense output at this step exactly."""
     dense, lse_all = attention(q, k, v, scale=scale, return_lse=True)
-    visible = {"block_mask": block_mask, "block_size": block_size}
-    sparse, lse_visible = attention(q, k, v, scale=scale, return_lse=True, **visible)
+    sparse, lse_visible = attention(q, k, v, scale=scale, return_lse=True, block_mask=block_mask, block_size=block_size)
     ratio = (lse_visible - lse_all).exp().unsqueeze(-1)
     return Statistics(ratio, dense - (sparse * ratio).to(dense.dtype), dense)
 

@@ -49,7 +49,7 @@ def gather(backbone: nn.Module, loader: Iterable[Batch]) -> Gathered:
 
 def _part(backbone: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
     features = batch["features"].to(device) if "features" in batch else backbone(batch["image"].to(device))
-    kept = {key: batch[key].to(device) for key in ("label", "index", "concepts") if key in batch}
+    kept = {key: value.to(device) for key, value in batch.items() if key in ("label", "index", "concepts")}
     return {"features": features, **kept}
 
 

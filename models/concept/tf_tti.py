@@ -209,6 +209,7 @@ def repaired(model: ConceptModel, output: Output, repair: Repair, intervene: Int
     """The output of any model with a linear head as it is with the repair."""
     latent = repaired_latent(output, repair, intervene)
     weight = head_weights(model, width=latent.shape[1])
+    assert output.latent is not None
     return replace(output, prediction=output.prediction + (latent - output.latent) @ weight.mT, latent=latent)
 
 

@@ -60,9 +60,9 @@ def cut_network(
 def _modules(name: str, num_outputs: int) -> dict[str, nn.Module]:
     """The network as named modules in the order in which they run; resnet10 is resnet18 with half its blocks."""
     if name.startswith("densenet"):
-        network = torchvision.models.get_model(name, weights=None, num_classes=num_outputs)
+        dense = torchvision.models.get_model(name, weights=None, num_classes=num_outputs)
         pooled = {"relu": nn.ReLU(), "avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
-        return {**dict(network.features.named_children()), **pooled, "classifier": network.classifier}
+        return {**dict(dense.features.named_children()), **pooled, "classifier": dense.classifier}
     if name == "resnet10":
         network: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_outputs)
     else:

@@ -7,8 +7,8 @@ An adapter rebuilds one (system, target) from a case's arguments and returns wha
         ...
         return {"output/total_loss": loss, **case.gradients(loss, {"grad/total_loss/mu": mu})}
 
-Adapters stand in the tests of what they check (tests/models/<family>/test_<name>.py); importing this package's `discover`
-imports every test file that mentions `golden.cases`, so no list of them is kept anywhere.
+Adapters stand in the tests of what they check (tests/models/<family>/test_<name>.py); `discover` imports every test
+file that mentions `golden.cases`, so no list of them is kept anywhere.
 """
 
 import importlib

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+
 from zoo.data.contract import Preprocessing
 from zoo.models.backbone import MLP, Backbone, ConvNet, Identity
 from zoo.models.clip_backbone import Clip

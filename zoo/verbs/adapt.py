@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if not hasattr(trained.model, "adapt"):
         raise UserError(f"{trained.info.name} cannot be adapted without training: train model=tf_tti on these data")
     batches = labelled_images(args.images, trained.info, skip=args.skip)
-    adapted = copy.deepcopy(trained.model)
+    adapted: Any = copy.deepcopy(trained.model)
     repair = adapted.adapt(batches)
     names = trained.info.concept_names
     change: dict[str, Any] = {

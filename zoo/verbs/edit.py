@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     if not hasattr(trained.model, "edit"):
         raise UserError(f"{trained.info.name} cannot be edited: train model=pcbm or model=pcbm_h on these data")
     wanted = class_index(trained.info, args.class_name), [concept_index(trained.info, name) for name in args.concept]
-    edited = copy.deepcopy(trained.model)
+    edited: Any = copy.deepcopy(trained.model)
     edited.edit(*wanted, normalise=args.normalise)
     change = {"class": args.class_name, "concepts": args.concept, "normalise": args.normalise}
     found = write_derived(trained, edited, kind="edit", change=change, out=args.out)

@@ -12,9 +12,7 @@ python -m zoo eval latest data=folder data.root=photos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights"
-    )
+    parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=NAME and data.key=value")
     parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--json", action="store_true", help="machine-readable")

@@ -13,9 +13,7 @@ python -m zoo predict outputs/supervised/cbm-digits/latest photos --json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights"
-    )
+    parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, or wildcards in quotes")
     parser.add_argument("--skip", action="store_true", help="leave out files that cannot be read, and name them")
     parser.add_argument("--json", action="store_true", help="machine-readable")

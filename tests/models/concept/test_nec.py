@@ -1,5 +1,7 @@
 """Effective concepts: the path of penalties, truncation, accuracy."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ def test_path_grows_denser_and_ends_past_the_wanted_density():
     assert counts[-1] > 8
     assert all(count <= 8 for count in counts[:-1])
     lams = [head.lam for head in heads]
-    assert all(b / a == pytest.approx(2**-0.1) for a, b in zip(lams, lams[1:]))
+    assert all(b / a == pytest.approx(2**-0.1) for a, b in itertools.pairwise(lams))
 
 
 def test_truncation_keeps_the_largest():

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 ABOUT = "Remove concepts from a class of a post-hoc concept model, as a new model."
 EXAMPLES = """

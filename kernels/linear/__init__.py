@@ -1,0 +1,18 @@
+"""Attention whose cost grows linearly with the tokens: SLAB's, BASED's Taylor polynomial, Scatterbrain.
+
+All run on PyTorch's own operations, on every device and in every exported graph; reference.py is the mathematics.
+"""
+
+from zoo.kernels.linear.scatterbrain import PerformerFeatures, performer_features, scatterbrain_attention
+from zoo.kernels.linear.simplified import linear_attention, simplified_linear_attention
+from zoo.kernels.linear.taylor import taylor_attention, taylor_features
+
+__all__ = [
+    "PerformerFeatures",
+    "linear_attention",
+    "performer_features",
+    "scatterbrain_attention",
+    "simplified_linear_attention",
+    "taylor_attention",
+    "taylor_features",
+]

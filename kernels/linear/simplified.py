@@ -1,0 +1,49 @@
+"""SLAB's simplified linear attention (Guo et al., ICML 2024, arXiv 2405.11582).
+
+o_i = relu(q_i) K / (<relu(q_i), sum_j relu(k_j)> + eps) + depthwise(v)_i,    K = sum_j relu(k_j) v_j^T
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.kernels.linear.precision import accumulated
+from zoo.kernels.linear.reference import weighted_mean
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """y_i = sum_j <q_i, k_j> v_j / (sum_j <q_i, k_j> + eps) of features that are not negative.
+
+    q (B, H, M, C), k (B, H, N, C), v (B, H, N, V) -> (B, H, M, V), in the dtype of v. Sums are float32 or wider; keys
+    meet values first where that is cheaper, queries meet keys first where tokens are few.
+    """
+    with accumulated(q, k, v) as (wide_q, wide_k, wide_v):
+        queries, channels, keys, values = *q.shape[2:], *v.shape[2:]
+        if queries * keys * (channels + values) <= channels * values * (queries + keys):
+            return weighted_mean(wide_q @ wide_k.mT, wide_v, eps=eps).to(v.dtype)
+        total = wide_k.sum(-2).unsqueeze(-1)  # (B, H, C, 1)
+        return (wide_q @ (wide_k.mT @ wide_v) / (wide_q @ total + eps)).to(v.dtype)
+
+
+def simplified_linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel: Tensor,
+    kernel_bias: Tensor | None = None,
+    *,
+    grid: tuple[int, int],
+    eps: float = 1e-6,
+) -> Tensor:
+    """Linear attention of relu(q) and relu(k), plus a depthwise convolution of v over the token grid.
+
+    q, k, v (B, H, N, C) with N = rows x columns of `grid`; kernel (C, 1, size, size), odd size, and kernel_bias (C,)
+    are shared by the heads. Returns (B, H, N, C). A query without a positive entry gets the convolution alone.
+
+    Raises ValueError where the grid does not hold the tokens.
+    """
+    if grid[0] * grid[1] != v.shape[2]:
+        raise ValueError(f"a grid of {grid[0]} x {grid[1]} does not hold {v.shape[2]} tokens")
+    images = v.flatten(0, 1).mT.unflatten(-1, grid)  # (B H, C, rows, columns)
+    local = F.conv2d(images, kernel, kernel_bias, padding=kernel.shape[-1] // 2, groups=v.shape[-1])
+    return linear_attention(torch.relu(q), torch.relu(k), v, eps=eps) + local.flatten(2).mT.unflatten(0, v.shape[:2])

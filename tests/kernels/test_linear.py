@@ -1,0 +1,230 @@
+"""Linear attentions: golden parity, the fast paths against the matrices of weights, limits, gradients, export."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.golden.cases import Case, adapter
+from tests.kernels.harness import check_compiled, check_exported
+from zoo.kernels.attention import attention
+from zoo.kernels.linear import (
+    linear_attention,
+    performer_features,
+    scatterbrain_attention,
+    simplified_linear_attention,
+    taylor_attention,
+    taylor_features,
+)
+from zoo.kernels.linear.reference import band, scatterbrain_weights, taylor_weights, weighted_mean
+
+
+@adapter("slab_sla", "SimplifiedLinearAttention.swin")
+def golden_simplified(case: Case) -> dict[str, Tensor]:
+    x = case.input["x"].clone().requires_grad_()
+    weights = {key: value.clone().requires_grad_() for key, value in case.param.items()}
+    heads = case.arguments["num_heads"]
+    qkv = F.linear(x, weights["qkv.weight"], weights.get("qkv.bias"))
+    q, k, v = qkv.unflatten(-1, (3, -1)).unbind(2)
+    q, k, v = (y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in (q, k + weights["positional_encoding"], v))
+    kernel, its_bias = weights["dwc.weight"], weights["dwc.bias"]
+    o = simplified_linear_attention(q, k, v, kernel, its_bias, grid=tuple(case.arguments["window_size"]))
+    y = F.linear(o.transpose(1, 2).flatten(2), weights["proj.weight"], weights["proj.bias"])
+    if "dy" not in case.input:
+        return {"output/y": y}
+    names = {"grad/x": x, **{f"grad/param/{key}": value for key, value in weights.items()}}
+    return {"output/y": y, **case.gradients((y * case.input["dy"]).sum(), names)}
+
+
+@adapter("based", "TaylorLinearAttention")
+def golden_taylor(case: Case) -> dict[str, Tensor]:
+    q, k, v = (case.input[key].to(case.dtype).requires_grad_() for key in "qkv")
+    phi_q, phi_k = taylor_features(q), taylor_features(k)
+    result = {"output/phi_q": phi_q, "output/k_state": phi_k.sum(2), "output/kv_state": v.mT @ phi_k}
+    for name, causal in (("causal", True), ("full", False)):
+        y = taylor_attention(q, k, v, causal, eps=case.arguments["eps"])
+        names = {f"grad/{key}_{name}": value for key, value in zip("qkv", (q, k, v))}
+        result |= {f"output/y_{name}": y, **case.gradients((case.input["do"] * y).sum(), names)}
+    return result
+
+
+@adapter("scatterbrain", "scatterbrain_dense")
+def golden_scatterbrain(case: Case) -> dict[str, Tensor]:
+    q, k, v = (case.input[key].to(case.dtype).requires_grad_() for key in "qkv")
+    projection, scale = case.input["projection"].to(case.dtype), case.arguments["softmax_scale"]
+    window = window_of(case.arguments["local_context"])
+    y = scatterbrain_attention(q, k, v, projection, window=window, scale=scale)
+    exact = (q @ k.mT * scale).softmax(-1)
+    support = band(q.shape[2], k.shape[2], window)
+    weights = (
+        scatterbrain_weights(q, k, projection, support, scale=scale),
+        scatterbrain_weights(q, k, projection, torch.zeros_like(support), scale=scale),
+        exact * support,
+    )
+    errors = torch.stack([(w / w.sum(-1, keepdim=True) - exact).norm() for w in weights])
+    names = {f"grad/{key}": value for key, value in zip("qkv", (q, k, v))}
+    return {
+        "output/y": y,
+        "output/error_frobenius": errors,
+        **case.gradients((y * case.input["do"]).sum(), names),
+    }
+
+
+@adapter("scatterbrain", "performer_features")
+def golden_performer_features(case: Case) -> dict[str, Tensor]:
+    projection, scale = case.param["projection_matrix"], case.arguments["softmax_temp"]
+    q = performer_features(case.input["query"], projection, scale=scale, per_row=True)
+    k = performer_features(case.input["key"], projection, scale=scale, per_row=False)
+    return {
+        "output/q_prime": q.prime,
+        "output/q_log_scale": q.log_scale,
+        "output/k_prime": k.prime,
+        "output/k_log_scale": k.log_scale,
+    }
+
+
+@adapter("scatterbrain", "SBLocalAttention")
+def golden_local(case: Case) -> dict[str, Tensor]:
+    q, k, v = (case.input[key].transpose(1, 2) for key in ("query", "key", "value"))
+    projection, scale = case.param["projection_matrix"], case.arguments["softmax_temp"]
+    window = window_of(case.arguments["local_context"])
+    support = band(q.shape[2], k.shape[2], window)
+    weights = scatterbrain_weights(q, k, projection, support, scale=scale)
+    return {
+        "output/out": scatterbrain_attention(q, k, v, projection, window=window, scale=scale).transpose(1, 2),
+        "output/attn": weights / weights.sum(-1, keepdim=True),
+        "output/support": support,
+    }
+
+
+def window_of(context: int) -> tuple[int, int]:
+    return context // 2, (context + 1) // 2 - 1
+
+
+def qkv(tokens: int, channels: int = 6, values: int = 5, *, size: float = 1.0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 2, tokens, channels), (1, 2, tokens, channels), (1, 2, tokens, values))
+    made = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return [(x * factor).requires_grad_() for x, factor in zip(made, (size, size, 1.0))]
+
+
+def assert_same(got: Tensor, want: Tensor, variables: list[Tensor]) -> None:
+    """Values and gradients, in float64."""
+    torch.testing.assert_close(got, want)
+    weight = torch.randn_like(want)
+    grads = [torch.autograd.grad((y * weight).sum(), variables, retain_graph=True) for y in (got, want)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_linear_attention_in_either_order_is_the_weighted_mean(tokens):
+    variables = qkv(tokens)
+    q, k, v = torch.relu(variables[0]), torch.relu(variables[1]), variables[2]
+    assert_same(linear_attention(q, k, v), weighted_mean(q @ k.mT, v, eps=1e-6), variables)
+
+
+def test_a_query_without_a_positive_entry_gets_the_convolution_alone():
+    q, k, v = qkv(12, 4, 4)
+    kernel = torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    o = simplified_linear_attention(-q.abs(), k, v, kernel, grid=(3, 4))
+    image = v[0, 1].T.unflatten(-1, (3, 4))
+    want = F.conv2d(image[None], kernel, padding=1, groups=4)[0].flatten(1).T
+    torch.testing.assert_close(o[0, 1], want)
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 64, 131])
+@pytest.mark.parametrize("causal", [False, True])
+def test_taylor_attention_is_the_weighted_mean(tokens, causal):
+    variables = qkv(tokens, 3)
+    q, k, v = variables
+    assert_same(taylor_attention(q, k, v, causal), weighted_mean(taylor_weights(q, k, causal=causal), v), variables)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_taylor_features_have_the_polynomial_as_inner_product(folded):
+    q, k, _ = qkv(7, 5)
+    products = taylor_features(q, folded=folded) @ taylor_features(k, folded=folded).mT
+    torch.testing.assert_close(products, taylor_weights(q, k))
+    assert products.min() >= 0.5
+
+
+def test_taylor_attention_nears_softmax_by_the_third_order():
+    errors = []
+    for size in (0.4, 0.2):
+        q, k, v = qkv(20, 6, size=size)
+        errors.append(float((taylor_attention(q, k, v) - attention(q, k, v)).detach().abs().max()))
+    assert errors[1] < errors[0] / 2**5
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 150])
+@pytest.mark.parametrize("window", [(0, 0), (4, 3), (70, 0)])
+def test_scatterbrain_is_the_weighted_mean(tokens, window):
+    variables = qkv(tokens)
+    q, k, v = variables
+    projection = torch.randn(4, 6, dtype=torch.float64)
+    weights = scatterbrain_weights(q, k, projection, band(tokens, tokens, window), scale=0.3)
+    got = scatterbrain_attention(q, k, v, projection, window=window, scale=0.3)
+    assert_same(got, weighted_mean(weights, v), variables)
+
+
+def test_scatterbrain_with_a_full_window_is_softmax():
+    variables = qkv(30)
+    got = scatterbrain_attention(*variables, torch.randn(4, 6, dtype=torch.float64), window=(30, 30))
+    assert_same(got, attention(*variables), variables)
+
+
+def test_scatterbrain_survives_scores_beyond_the_range_of_exp():
+    q, k, v = (x.detach().float() for x in qkv(40, size=30.0))
+    y = scatterbrain_attention(q, k, v, torch.randn(4, 6), window=(5, 5))
+    assert y.isfinite().all()
+    assert (y.abs() <= v.abs().max() + 1e-3).all()
+
+
+def test_performer_weights_average_to_the_exponential():
+    torch.manual_seed(0)
+    q, k, _ = (x.detach() for x in qkv(6, size=0.7))
+    nowhere = torch.zeros(6, 6, dtype=torch.bool)
+    weights = scatterbrain_weights(q, k, torch.randn(200_000, 6, dtype=torch.float64), nowhere, scale=0.4)
+    torch.testing.assert_close(weights, (q @ k.mT * 0.4).exp(), atol=0, rtol=0.05)
+
+
+PROJECTION = torch.linspace(-1, 1, 12).view(2, 6)
+
+FUNCTIONS = {
+    "simplified": lambda q, k, v: linear_attention(q.relu(), k.relu(), v),
+    "taylor": taylor_attention,
+    "causal taylor": lambda q, k, v: taylor_attention(q, k, v, True),
+    "scatterbrain": lambda q, k, v: scatterbrain_attention(
+        q, k, v, torch.linspace(-1, 1, 12).view(2, 6), window=(3, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_compiles_to_one_graph_and_exports_in_aten(name):
+    given = [x.detach().float() for x in qkv(70)]
+    check_compiled(FUNCTIONS[name], *given)
+    check_exported(FUNCTIONS[name], *given)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_low_precision_sums_in_float32(name):
+    given = [x.detach().bfloat16() for x in qkv(300)]
+    want = FUNCTIONS[name](*(x.float() for x in given))
+    got = FUNCTIONS[name](*given)
+    assert got.dtype is torch.bfloat16
+    torch.testing.assert_close(got.float(), want, atol=1e-2, rtol=1e-2)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(FUNCTIONS[name](*(x.float() for x in given)), want)
+
+
+def test_wrong_arguments_are_named():
+    q, k, v = qkv(12)
+    with pytest.raises(ValueError, match="grid of 3 x 3 does not hold 12 tokens"):
+        simplified_linear_attention(q, k, v, torch.zeros(5, 1, 3, 3), grid=(3, 3))
+    with pytest.raises(ValueError, match="as many queries as keys, not 11 and 12"):
+        taylor_attention(q[:, :, 1:], k, v, True)
+    with pytest.raises(ValueError, match="as many queries as keys, not 11 and 12"):
+        scatterbrain_attention(q[:, :, 1:], k, v, torch.zeros(2, 6), window=(1, 1))
+    with pytest.raises(ValueError, match="must not be negative"):
+        scatterbrain_attention(q, k, v, torch.zeros(2, 6), window=(-1, 1))

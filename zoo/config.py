@@ -65,14 +65,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         wrong = [line for override in choices if (line := _wrong_choice(override, known, searchpath)) is not None]
         valid = [o.input_line for o in choices if o.input_line and _wrong_choice(o, known, searchpath) is None]
         config = _compose(valid + searchpath)
-        accepted: list[str] = []
-        for override in values:
-            line = _wrong_key(override, config, known)
-            if line:
-                wrong.append(line)
-            else:
-                accepted.append(_as_hydra(override, config))
-        config = _compose(valid + searchpath + accepted)
+    wrong += _apply(values, config, known)
     plain = _resolve(config)
     wrong += _wrong_types(plain, skip=bool(wrong))
     if wrong:
@@ -87,11 +80,7 @@ def apply_to(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
         UserError: a line for each key that it does not hold and each value of the wrong type.
     """
     node = OmegaConf.create(config)
-    parsed = _parse(words)
-    wrong = [line for override in parsed if (line := _wrong_key(override, node, {}))]
-    if not wrong:
-        for override in parsed:
-            OmegaConf.update(node, override.key_or_group, override.value(), force_add=True)
+    wrong = _apply(_parse(words), node, {})
     plain = _resolve(node)
     wrong += _wrong_types(plain, skip=bool(wrong))
     if wrong:
@@ -210,13 +199,20 @@ def _wrong_key(override: Override, config: DictConfig, known: dict[str, list[str
     return None
 
 
-def _as_hydra(override: Override, config: DictConfig) -> str:
-    """Hydra wants a plus before keys that the YAML leaves out."""
-    line = override.input_line or ""
-    if override.is_delete() or line.startswith("+"):
-        return line
-    present = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
-    return line if present else f"++{line}"
+def _apply(overrides: list[Override], config: DictConfig, known: dict[str, list[str]]) -> list[str]:
+    """Set (or with ~ delete) the values in `config`, also those that its YAML leaves out; the mistakes as lines."""
+    wrong = []
+    with open_dict(config):
+        for override in overrides:
+            line = _wrong_key(override, config, known)
+            if line:
+                wrong.append(line)
+            elif override.is_delete():
+                parent, _, key = override.key_or_group.rpartition(".")
+                del (OmegaConf.select(config, parent) if parent else config)[key]
+            else:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=False, force_add=True)
+    return wrong
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from torch import nn
 
 from zoo.models.attention_patch import use_zoo_attention
 
+TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "num_heads": 2, "depth": 1, "num_classes": 5}
+
 NETWORKS = {
-    "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5),
-    "vit with query norm": lambda: timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5, qk_norm=True
-    ),
+    "vit": lambda: timm.create_model("vit_tiny_patch16_224", **TINY),
+    "vit with query norm": lambda: timm.create_model("vit_tiny_patch16_224", **TINY, qk_norm=True),
     "swin": lambda: timm.create_model(
-        "swin_tiny_patch4_window7_224", img_size=32, window_size=4, depths=(2, 2), num_heads=(2, 4), embed_dim=32
+        "swin_tiny_patch4_window7_224", img_size=16, window_size=2, depths=(2,), num_heads=(2,), embed_dim=16
     ),
 }
 
@@ -27,7 +27,7 @@ def test_outputs_and_gradients_stay(name):
     network = NETWORKS[name]().eval()
     ours = use_zoo_attention(copy.deepcopy(network))
     assert ours.state_dict().keys() == network.state_dict().keys()
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 16, 16)
     want, got = network(images), ours(images)
     torch.testing.assert_close(got, want)
     want.square().sum().backward()
@@ -39,8 +39,8 @@ def test_outputs_and_gradients_stay(name):
 @pytest.fixture(scope="module")
 def clip():
     torch.manual_seed(0)
-    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16}
-    text = {"context_length": 12, "vocab_size": 100, "width": 64, "heads": 4, "layers": 2}
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8, "head_width": 16}
+    text = {"context_length": 12, "vocab_size": 100, "width": 64, "heads": 4, "layers": 1}
     return open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text).eval()
 
 
@@ -53,7 +53,7 @@ def test_both_towers_of_clip_stay(clip):
 
 def test_a_patched_network_compiles_exports_and_can_be_patched_again():
     network = use_zoo_attention(use_zoo_attention(NETWORKS["vit"]().eval()))
-    images = torch.randn(1, 3, 32, 32)
+    images = torch.randn(1, 3, 16, 16)
     want = network(images)
     torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="aot_eager")(images), want)
     program = torch.export.export(network, (images,))
@@ -62,9 +62,9 @@ def test_a_patched_network_compiles_exports_and_can_be_patched_again():
 
 
 def test_dropout_on_attention_weights_stays_with_the_layer():
-    network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, attn_drop_rate=0.5).train()
+    network = timm.create_model("vit_tiny_patch16_224", **TINY, attn_drop_rate=0.5).train()
     ours = use_zoo_attention(copy.deepcopy(network))
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 16, 16)
     torch.manual_seed(1)
     want = network(images)
     torch.manual_seed(1)

@@ -55,6 +55,8 @@ def write_report(run: Run) -> None:
     sections = [_training(run)]
     if found is not None and info.task == "classification":
         sections.append(_answers(run, info, found))
+    if "code_bytes" in result["metrics"] and (link := _link(run, info, result["metrics"]["code_bytes"])):
+        sections.append(link)
     if info.concept_names:
         sections.append(_concepts(result["metrics"], info, model, found))
     name = catalogue.entry(info.name).title if info.name in catalogue.names() else info.name
@@ -107,6 +109,27 @@ def _answers(run: Run, info: ModelInfo, found: Predictions) -> Section:
         if source is not None:
             section.pictures.append({"source": source, "caption": caption, "wrong": said != true})
     return section
+
+
+def _link(run: Run, info: ModelInfo, sent: float, *, images: int = 64) -> Section | None:
+    """Bytes of a message beside those of the same test images as the model sees them, raw and as JPEG."""
+    from zoo.data.transforms import Transform
+    from zoo.models.split.wire import jpeg_bytes
+
+    datamodule = _data(str(run.folder))
+    if datamodule is None:
+        return None
+    crop = Transform(info.transform).crop
+    datamodule.setup("test")
+    seen = [crop(datamodule.raw("test", index)) for index in range(min(images, len(datamodule.test_set)))]
+    sizes = {"the message": sent, "raw pixels": float(seen[0].numel())}
+    for quality in (95, 75, 50):
+        sizes[f"JPEG, quality {quality}"] = sum(jpeg_bytes(image, quality) for image in seen) / len(seen)
+    saved = 1 - sent / sizes["JPEG, quality 95"]
+    verdict = f"{saved:.0%} less than" if saved > 0 else f"{-saved:.0%} more than"
+    text = f"A message takes {sent:,.0f} bytes an image, {verdict} the same image as a JPEG of quality 95."
+    picture = figures.bars(list(sizes), list(sizes.values()), label=f"bytes an image, mean of {len(seen)} test images")
+    return Section("Link", text, [(picture, "what would cross the link instead")])
 
 
 def _concepts(metrics: dict[str, Any], info: ModelInfo, model: ZooModel, found: Predictions | None) -> Section:

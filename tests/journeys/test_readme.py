@@ -42,6 +42,8 @@ def test_journey(name, commands, photos):
         ["bash", "-euxc", script], cwd=photos, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, f"{name}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    if name == "split":
+        assert "A message takes" in (photos / "outputs" / "latest" / "report.html").read_text()
     if name == "explain":
         assert (photos / "why.png").stat().st_size > 5000
 

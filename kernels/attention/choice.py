@@ -31,36 +31,51 @@ def width_of(channels: int) -> int:
     return next(width for width in WIDTHS if width >= channels)
 
 
-def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD) -> Tiles:
-    """busy: with a bias, a window or a block mask, whose addresses take registers."""
+def forward_tiles(
+    width: int, queries: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False
+) -> Tiles:
+    """busy: with a bias, a window or a block mask, whose addresses take registers.
+
+    in_registers: the matrix units read their operands from registers (sm_80, sm_86, sm_89, sm_120), not from shared
+    memory (sm_90, sm_100), so fewer are left for the tile.
+    """
     if itemsize == 4:
         return Tiles(16 if queries <= 16 else 32, 32, 4, 1)
     columns = 32 if width == 256 or amd or (busy and width != 64) else 64
     stages = 1 if amd or (busy and width == 256) else 2
     if queries <= 16:
         return Tiles(16, columns, 4, stages)
-    if queries <= 64 or amd or (busy and width != 64):
+    if in_registers and width == 64 and busy and queries <= 64:
+        return Tiles(64, 32, 4, 2)
+    if queries <= 64 or amd or (busy and width != 64) or (in_registers and width == 128):
         return Tiles(64, columns, 8 if width == 256 else 4, stages)
     return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
 
 
-def query_gradient_tiles(width: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD) -> Tiles:
+def query_gradient_tiles(
+    width: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False
+) -> Tiles:
     if itemsize == 4 or width == 256:
         return Tiles(32, 32, 8 if width == 256 else 4, 1)
-    return Tiles(64, 32 if amd or (busy and width == 128) else 64, 4, 2 if width <= 64 and not amd else 1)
+    narrow = amd or (busy and width == 128) or (in_registers and (busy or width == 128))
+    return Tiles(64, 32 if narrow else 64, 4, 2 if width <= 64 and not amd else 1)
 
 
-def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD) -> Tiles:
+def key_gradient_tiles(
+    width: int, keys: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False
+) -> Tiles:
     """busy: with any mask or bias."""
     if itemsize == 4 or width == 256:
         return Tiles(32, 32, 8 if width == 256 else 4, 1)
-    if amd or busy or keys <= 64:
+    if in_registers and busy:
+        return Tiles(32, 32, 4, 1)
+    if amd or busy or keys <= 64 or in_registers:
         return Tiles(32, 64, 4, 1)
     return Tiles(64, 128, 8, 2 if width <= 64 else 1)
 
 
-def bias_gradient_tiles(width: int, *, itemsize: int = 2, amd: bool = AMD) -> Tiles:
-    if itemsize == 4 or amd or width == 256:
+def bias_gradient_tiles(width: int, *, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False) -> Tiles:
+    if itemsize == 4 or amd or width == 256 or (in_registers and width == 128):
         return Tiles(32, 32, 8 if width == 256 else 4, 1)
     return Tiles(64, 64, 8, 1)
 

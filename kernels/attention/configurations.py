@@ -31,9 +31,11 @@ def configurations(
     dtypes: tuple[str, ...] = ("bf16", "fp32"),
     widths: tuple[int, ...] = choice.WIDTHS,
     amd: bool = False,
+    in_registers: bool = False,
 ) -> Iterator[Configuration]:
     """One `Configuration` per kernel, width, feature and dtype ("bf16" stands for fp16 too)."""
     for dtype in dtypes:
+        machine = {"amd": amd, "in_registers": in_registers}
         size = 4 if dtype == "fp32" else 2
         for width in widths:
             yield _configuration(delta_kernel, "delta", choice.DELTA_TILES, width, dtype, ())
@@ -41,19 +43,19 @@ def configurations(
                 present = FEATURES[feature]
                 busy = not {"bias", "left", "blocks"}.isdisjoint(present)
                 for queries in (1000, 64, 16):
-                    tiles = choice.forward_tiles(width, queries, busy=busy, itemsize=size, amd=amd)
+                    tiles = choice.forward_tiles(width, queries, busy=busy, itemsize=size, **machine)
                     name = f"forward of {queries} queries, {feature}"
                     yield _configuration(forward_kernel, name, tiles, width, dtype, present)
-                tiles = choice.query_gradient_tiles(width, busy=busy, itemsize=size, amd=amd)
+                tiles = choice.query_gradient_tiles(width, busy=busy, itemsize=size, **machine)
                 yield _configuration(query_gradient_kernel, f"dq, {feature}", tiles, width, dtype, present)
                 for keys in (1000, 64):
-                    tiles = choice.key_gradient_tiles(width, keys, busy=bool(present), itemsize=size, amd=amd)
+                    tiles = choice.key_gradient_tiles(width, keys, busy=bool(present), itemsize=size, **machine)
                     name = f"dk and dv of {keys} keys, {feature}"
                     yield _configuration(key_gradient_kernel, name, tiles, width, dtype, present)
-            tiles = choice.forward_tiles(width, 16, busy=False, itemsize=size, amd=amd)
+            tiles = choice.forward_tiles(width, 16, busy=False, itemsize=size, **machine)
             yield _configuration(forward_kernel, "forward, split", tiles, width, dtype, (), SPLITS=4, o="fp32")
             yield _configuration(merge_kernel, "merge", choice.Tiles(16, 16, 4, 1), width, dtype, (), SPLITS=32)
-            tiles = choice.bias_gradient_tiles(width, itemsize=size, amd=amd)
+            tiles = choice.bias_gradient_tiles(width, itemsize=size, **machine)
             yield _configuration(bias_gradient_kernel, "dbias", tiles, width, dtype, ("bias",))
 
 

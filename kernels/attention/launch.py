@@ -38,7 +38,7 @@ def _forward_into(
     q, k, v = (_rows_contiguous(x) for x in (q, k, v))
     width, width_v = choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1])
     batch, queries = _batch_and_queries(q, masks)
-    tiles = choice.forward_tiles(max(width, width_v), queries, busy=_busy(bias, masks), itemsize=q.element_size())
+    tiles = choice.forward_tiles(max(width, width_v), queries, busy=_busy(bias, masks), **_machine(q))
     row_tiles, keys = triton.cdiv(queries, tiles.rows), k.shape[2]
     programs = row_tiles * q.shape[1] * batch
     splits = 1
@@ -119,7 +119,7 @@ def backward(
         "GROUP": heads // k.shape[1],
         "scale2": scale * LOG2E.value,
     }
-    tiles = choice.query_gradient_tiles(width, busy=_busy(bias, masks), itemsize=q.element_size())
+    tiles = choice.query_gradient_tiles(width, busy=_busy(bias, masks), **_machine(q))
     row_tiles = triton.cdiv(queries, tiles.rows)
     _launch(
         query_gradient_kernel,
@@ -138,7 +138,7 @@ def backward(
         **_sizes(q, v, tiles),
     )
     plain = bias is None and masks.hides_nothing
-    tiles = choice.key_gradient_tiles(width, keys, busy=not plain, itemsize=q.element_size())
+    tiles = choice.key_gradient_tiles(width, keys, busy=not plain, **_machine(q))
     column_tiles = triton.cdiv(keys, tiles.columns)
     _launch(
         key_gradient_kernel,
@@ -194,7 +194,7 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
     if not all(full):
         return torch.zeros_like(bias)
     width = max(choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1]))
-    tiles = choice.bias_gradient_tiles(width, itemsize=q.element_size())
+    tiles = choice.bias_gradient_tiles(width, **_machine(q))
     counts = (full[0], full[1], triton.cdiv(full[2], tiles.rows), triton.cdiv(full[3], tiles.columns))
     broadcast = [size == 1 for size in bias.shape]
     owned = steps = 1
@@ -336,6 +336,12 @@ def _batch_and_queries(q: Tensor, masks: Masks) -> tuple[int, int]:
     if masks.cu_queries is None:
         return q.shape[0], q.shape[2]
     return masks.cu_queries.shape[0] - 1, masks.longest
+
+
+def _machine(q: Tensor) -> dict[str, Any]:
+    """What the choice of tiles depends on beside the shape."""
+    in_registers = q.is_cuda and not choice.AMD and torch.cuda.get_device_capability(q.device)[0] not in (9, 10)
+    return {"itemsize": q.element_size(), "in_registers": in_registers}
 
 
 def _processors(device: torch.device) -> int:

@@ -39,7 +39,7 @@ def taylor_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, e
     if causal and q.shape[2] != k.shape[2]:
         raise ValueError(f"causal attention needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
     with accumulated(q, k, v) as (wide_q, wide_k, wide_v):
-        if _matrix_is_cheaper(q.shape[2], *k.shape[2:], v.shape[-1]):
+        if _matrix_is_cheaper(q.shape[2], k.shape[2], k.shape[3], v.shape[-1]):
             return weighted_mean(taylor_weights(wide_q, wide_k, causal=causal), wide_v, eps=eps).to(v.dtype)
         with_one = torch.cat([wide_v, torch.ones_like(wide_v[..., :1])], -1)
         sums = _by_chunks(wide_q, wide_k, with_one) if causal else _by_state(wide_q, wide_k, with_one)

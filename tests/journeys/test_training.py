@@ -86,13 +86,13 @@ def test_two_processes_train_to_the_metrics_of_one(tmp_path):
     two.mkdir()
     # batch normalisation sees half a batch in each process, so the comparison is made without it; the last batch of an
     # epoch has an odd number of images, which two processes share unevenly
-    words = ("backbone=mlp", "backbone.hidden=[32]", "trainer.max_epochs=6", "data.batch_size=32", "task.lr=0.02")
+    words = ("backbone=mlp", "backbone.hidden=[32]", "trainer.max_epochs=6", "data.batch_size=32", "task.lr=0.007")
     alone = train(one, *words, "trainer=cpu")
     both = train(two, *words, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     for name in ("acc", "concept_acc", "balanced_acc"):
         assert both["metrics"][name] == pytest.approx(alone["metrics"][name], abs=0.008)
     for row, other in zip(alone["rows"], both["rows"], strict=True):
-        assert float(other["train/loss"]) == pytest.approx(float(row["train/loss"]), rel=0.02)
+        assert float(other["train/loss"]) == pytest.approx(float(row["train/loss"]), rel=0.05)
         assert float(other["val/acc"]) == pytest.approx(float(row["val/acc"]), abs=0.02)
     assert len(list((two / "outputs").glob("*/*/2*"))) == 1
 

@@ -31,7 +31,7 @@ def build(kind: str, batch: Batch) -> ConceptModel:
         "concept_names": [f"c{index}" for index in range(batch["concepts"].shape[1])],
         "concept_loss_weight": 1.0,
     }
-    return CEM(**common) if kind == "cem" else CBM(**common, bottleneck=kind)
+    return CEM(**common) if kind == "cem" else CBM(**common, bottleneck=kind, concept_reduction="mean")
 
 
 def fit(model: ConceptModel, batch: Batch, epochs: int = 100) -> None:

@@ -36,8 +36,8 @@ def forward_tiles(
 ) -> Tiles:
     """busy: with a bias, a window or a block mask, whose addresses take registers.
 
-    in_registers: the matrix units read their operands from registers (sm_80, sm_86, sm_89, sm_120), not from shared
-    memory (sm_90, sm_100), so fewer are left for the tile.
+    in_registers: the matrix units read their operands from registers (all but sm_90, which reads shared memory), so
+    fewer are left for the tile. sm_100 takes these tiles too: dk and dv spill with the larger ones.
     """
     if itemsize == 4:
         return Tiles(16 if queries <= 16 else 32, 32, 4, 1)

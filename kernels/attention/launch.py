@@ -340,7 +340,7 @@ def _batch_and_queries(q: Tensor, masks: Masks) -> tuple[int, int]:
 
 def _machine(q: Tensor) -> dict[str, Any]:
     """What the choice of tiles depends on beside the shape."""
-    in_registers = q.is_cuda and not choice.AMD and torch.cuda.get_device_capability(q.device)[0] not in (9, 10)
+    in_registers = q.is_cuda and not choice.AMD and torch.cuda.get_device_capability(q.device)[0] != 9
     return {"itemsize": q.element_size(), "in_registers": in_registers}
 
 

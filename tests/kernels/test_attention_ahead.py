@@ -10,7 +10,7 @@ from zoo.kernels.attention.configurations import FEATURES, configurations
 
 MATRIX = ("forward", "dq", "dk", "dbias")
 MAIN = ("plain", "window, bias, key lengths")
-MACHINE = {"sm_80": {"in_registers": True}, "gfx942": {"amd": True}}
+MACHINE = {"sm_80": {"in_registers": True}, "sm_100": {"in_registers": True}, "gfx942": {"amd": True}}
 
 
 def check(target: str, width: int, features: tuple[str, ...]) -> None:

@@ -59,7 +59,8 @@ class Stage:
     """One stage of a training that has several.
 
     trains: prefixes of the parameter names that learn; modules without a learning parameter stay in evaluation mode.
-    loss: name of the model's method `(output, batch) -> {"loss": ..., term: ...}` that is minimised.
+    loss: name of the model's method `(output, batch) -> {"loss": ..., term: ...}` that is minimised; a term called
+        `acc`, of a part that is not the model's own prediction yet, is shown in the place of its accuracy.
     share: this stage's share of `trainer.max_epochs`, relative to the other stages (each gets at least one epoch).
     lr_scale: factor on the task's learning rate.
     """

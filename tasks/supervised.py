@@ -98,6 +98,8 @@ class SupervisedTask(pl.LightningModule):
         self.log_dict({f"val/{k}": v.float().mean() for k, v in terms.items()}, batch_size=size, sync_dist=True)
         for name, metric in self.val_metrics.items():
             assert isinstance(metric, Metric)
+            if name in terms:
+                continue
             if name == "concept_acc":
                 assert output.concepts is not None
                 metric.update(output.concepts, (batch["concepts"] > 0.5).long())

@@ -215,7 +215,7 @@ def fitting_tensors(model: "ZooModel", source: str) -> dict[str, "Tensor"]:
         raise UserError(f"init_from={source}: {path} is not a safetensors file, or a truncated one ({error})") from None
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    if not fitting:
+    if not any(value.numel() > 1 for value in fitting.values()):
         raise UserError(
             f"init_from={source}: none of its {len(state)} tensors fits this model: give a run of the same model"
         )

@@ -156,9 +156,11 @@ class BottleFit(ZooModel):
         return stages if complete else [Stage("teacher", trains=("teacher.stem.", *tail), loss="teacher_loss"), *stages]
 
     def teacher_loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of the whole CNN; in evaluation the output is the student's, so the teacher runs here."""
+        """Cross-entropy and accuracy of the whole CNN; in evaluation the output is the student's, so the teacher runs
+        here."""
         logits = output.prediction if self.training else self.tail.layers(self.teacher.stem(batch["image"]))
-        return {"loss": F.cross_entropy(logits, batch["label"])}
+        right = (logits.argmax(-1) == batch["label"]).float()
+        return {"loss": F.cross_entropy(logits, batch["label"]), "acc": right.mean()}
 
     def distil_loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Sum over the hint pairs of the squared distance between student's and teacher's feature maps (GHND)."""

@@ -13,11 +13,10 @@ from typing import Any, Literal
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
-from zoo.models.timm_backbone import default_config, is_remote, nearest, preprocessing_of
+from zoo.models.timm_backbone import check_name, default_config, preprocessing_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Timm(ZooModel):
         drop_path_rate: float | None = None,
     ):
         super().__init__()
-        _check_name(name)
+        check_name(name)
         if checkpoint_path is not None and not Path(checkpoint_path).is_file():
             raise ValueError(f"there is no file {checkpoint_path} (checkpoint_path)")
         self.task = task
@@ -100,20 +99,6 @@ class Timm(ZooModel):
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's own keys."""
         return {f"net.{key.removeprefix('module.')}": value for key, value in state.items()}
-
-
-def _check_name(name: str) -> None:
-    if is_remote(name):
-        folder = Path(name.removeprefix("local-dir:"))
-        if name.startswith("local-dir:") and not (folder / "config.json").is_file():
-            raise ValueError(f"the folder {folder} holds no config.json (name)")
-        return
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        raise ValueError(f"timm has no network {architecture!r}: {nearest(architecture, timm.list_models())}")
-    tags = list(get_arch_pretrained_cfgs(architecture))
-    if tag and name not in tags:
-        raise ValueError(f"timm has no weights {name!r}: {nearest(name, tags)}")
 
 
 def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:

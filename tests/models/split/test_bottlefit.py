@@ -197,6 +197,14 @@ def test_every_stage_lowers_its_loss(arguments):
         assert losses[-1] < losses[0], name
 
 
+def test_the_teachers_stage_tells_the_teachers_accuracy():
+    model, data = small().eval(), batch(8)
+    with torch.no_grad():
+        teacher = model.tail.layers(model.teacher.stem(data["image"]))
+        terms = model.teacher_loss(model(data["image"]), data | {"label": teacher.argmax(-1)})
+    assert terms["acc"] == 1
+
+
 def test_hints_vanish_where_the_student_is_the_teacher():
     model, data = small(), batch()
     model.head.encoder, model.tail.decoder = nn.Identity(), model.teacher.stem

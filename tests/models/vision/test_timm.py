@@ -110,8 +110,8 @@ def test_weights_out_of_reach_are_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "resnt18"}, "no network 'resnt18': did you mean resnet18"),
-        ({"name": "resnet18.b1_in1k"}, r"no weights 'resnet18\.b1_in1k': did you mean resnet18\.a1_in1k"),
+        ({"name": "resnt18"}, "unknown network of timm 'resnt18': did you mean resnet18"),
+        ({"name": "resnet18.b1_in1k"}, r"resnet18 has no weights 'b1_in1k': did you mean resnet18\.a1_in1k"),
         ({"name": "local-dir:/nowhere"}, "holds no config.json"),
         ({"checkpoint_path": "nowhere.pth"}, "no file nowhere.pth"),
     ],

@@ -99,16 +99,64 @@ def file_rows(table: ConceptTable, files: Sequence[str]) -> dict[str, np.ndarray
     rows = dict(zip(table.keys["file"], table.values))
     known = set(files)
     table.problems += shorten(f"{table.path}: {name} has no row; add one" for name in files if name not in rows)
-    table.problems += shorten(
-        f"{table.path}: {name} is no image here; remove the row" for name in rows if name not in known
-    )
+    table.problems += _strangers(table, known)
     return rows
+
+
+def name_files(table: ConceptTable, files: Sequence[str]) -> None:
+    """Complete the names in a table's column `file`: `0.png` and `a/0.png` mean `train/a/0.png` where no other of
+    `files` ends so; what several files end with is a problem of the table."""
+    known, endings = set(files), _endings(files)
+    column = table.keys["file"]
+    for position, name in enumerate(column):
+        found = endings.get(name, [])
+        if name not in known and len(found) > 1:
+            table.problems.append(f"{table.path}: {name} may be {' or '.join(found[:3])}; write which")
+        elif name not in known and found:
+            column[position] = found[0]
+    table.problems += [line for line in _duplicates(table) if line not in table.problems]
+
+
+def misfits(table: ConceptTable, *, names: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Why the rows of a table cannot take the place of those of `files` with the concepts `names`, a line each."""
+    known = set(files)
+    lines = shorten(f"{table.path}: no column {name!r}; add one" for name in names if name not in table.names)
+    lines += shorten(
+        f"{table.path}: {name!r} is no concept of the data; remove the column{_near(name, names)}"
+        for name in table.names
+        if name not in names
+    )
+    return lines + _strangers(table, known)
+
+
+def replace_rows(concepts: np.ndarray, table: ConceptTable, files: Sequence[str], *, names: Sequence[str]) -> None:
+    """Put the table's rows in the place of those of `files` in concepts (N, K), whose columns are called `names`."""
+    columns = [table.names.index(name) for name in names]
+    rows = dict(zip(table.keys["file"], table.values))
+    for position, name in enumerate(files):
+        if name in rows:
+            concepts[position] = rows[name][columns]
 
 
 def shorten(lines: Iterable[str], *, limit: int = 5) -> list[str]:
     """The first few lines of one kind, and how many more there are."""
     lines = list(lines)
     return lines if len(lines) <= limit else [*lines[:limit], f"... and {len(lines) - limit} more like the last line"]
+
+
+def _strangers(table: ConceptTable, known: set[str]) -> list[str]:
+    strange = dict.fromkeys(name for name in table.keys["file"] if name not in known)
+    return shorten(f"{table.path}: {name} is no image here; remove the row" for name in strange)
+
+
+def _endings(files: Sequence[str]) -> dict[str, list[str]]:
+    """What a path ends with, below any of its folders -> the paths that do."""
+    found: dict[str, list[str]] = {}
+    for name in files:
+        parts = name.split("/")
+        for begin in range(1, len(parts)):
+            found.setdefault("/".join(parts[begin:]), []).append(name)
+    return found
 
 
 def _number(cell: str) -> float | None:

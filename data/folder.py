@@ -1,8 +1,9 @@
 """Your own images: `ROOT/<class>/*.jpg`, or `ROOT/train/<class>/*.jpg` with `val` and `test` beside it.
 
 Each of `train`, `val` and `test` may also be a plain tar file (`ROOT/train.tar`), which is read in place. Concepts come
-from `ROOT/concepts.csv` (one row an image) or, where there is none, `ROOT/class_concepts.csv` (one row a class); see
-`zoo.data.concept_tables`.
+from `ROOT/concepts.csv` (one row an image) or, where there is none, `ROOT/class_concepts.csv` (one row a class); the
+rows of a further table, `data.concepts=FILE` (one row an image, as `zoo serve` writes it), take the place of theirs.
+See `zoo.data.concept_tables`.
 """
 
 import logging
@@ -19,7 +20,10 @@ from zoo.data.concept_tables import (
     ConceptTable,
     class_rows,
     file_rows,
+    misfits,
+    name_files,
     read_table,
+    replace_rows,
     shorten,
 )
 from zoo.data.contract import Facts, Preprocessing
@@ -38,6 +42,8 @@ class FolderDataModule(ZooDataModule):
         root: the folder, or one tar file that holds the class folders.
         train, val, test: names of the splits' folders or tar files below `root`; None ignores one. What is absent is
             cut from `train`; without any of them `root` itself holds the class folders.
+        concepts: a table with a row for each image whose concepts were corrected; without a table beside the classes
+            it needs a row for every image.
         channels: 3 for colour, 1 for grey.
         mirror: whether a mirrored picture keeps its class (used by `augment`).
         on_error: "error" stops at an unreadable image and names it; "skip" reads all images once in the beginning,
@@ -51,6 +57,7 @@ class FolderDataModule(ZooDataModule):
         train: str | None = "train",
         val: str | None = "val",
         test: str | None = "test",
+        concepts: str | None = None,
         channels: Literal[1, 3] = 3,
         mirror: bool = True,
         on_error: Literal["error", "skip"] = "error",
@@ -63,6 +70,7 @@ class FolderDataModule(ZooDataModule):
             raise DataError(f"data.channels={channels}: choose 1 or 3")
         self.root = Path(root).expanduser()
         self.split_names = {"train": train, "val": val, "test": test}
+        self.corrections = Path(concepts).expanduser() if concepts else None
         self.channels, self.mirrors, self.on_error = channels, mirror, on_error
         self.skipped: list[str] = []
 
@@ -143,27 +151,45 @@ class FolderDataModule(ZooDataModule):
         for name, keys in (("concepts.csv", FILE_KEYS), ("class_concepts.csv", CLASS_KEYS)):
             if (folder / name).exists():
                 return read_table(folder / name, keys=keys)
-        return None
+        return self._corrected
+
+    @cached_property
+    def _corrected(self) -> ConceptTable | None:
+        """The table of `data.concepts`."""
+        return read_table(self.corrections, keys=FILE_KEYS) if self.corrections else None
 
     @cached_property
     def _concepts(self) -> tuple[dict[str, np.ndarray], list[str]]:
-        """(N, K) concepts of each split, and what is wrong with the table."""
-        table = self._table
-        if table is None or table.problems:
-            return {}, table.problems if table else []
-        if "file" in table.keys:
-            named = {split: self._file_names(split) for split in self.listings}
-            rows = file_rows(table, [name for names in named.values() for name in names])
-            empty = np.zeros(len(table.names), dtype=np.float32)
-            concepts = {split: np.stack([rows.get(name, empty) for name in names]) for split, names in named.items()}
+        """(N, K) concepts of each split, and what is wrong with the tables."""
+        table, corrected = self._table, self._corrected
+        tables = [table] if table is corrected else [table, corrected]
+        problems = [line for one in tables if one for line in one.problems]
+        if table is None or problems:
+            return {}, problems
+        names = {split: self._file_names(split) for split in self.listings}
+        every = [name for split in names.values() for name in split]
+        if corrected:
+            name_files(corrected, every)
+        concepts = self._rows(table, names)
+        if corrected is None or corrected is table:
             return concepts, table.problems
+        problems = table.problems + corrected.problems + misfits(corrected, names=table.names, files=every)
+        for split, files in names.items() if not problems else ():
+            replace_rows(concepts[split], corrected, files, names=table.names)
+        return concepts, problems
+
+    def _rows(self, table: ConceptTable, names: dict[str, list[str]]) -> dict[str, np.ndarray]:
+        """(N, K) concepts of each split, whose images the table calls `names`."""
+        if "file" in table.keys:
+            rows = file_rows(table, [name for files in names.values() for name in files])
+            empty = np.zeros(len(table.names), dtype=np.float32)
+            return {split: np.stack([rows.get(name, empty) for name in files]) for split, files in names.items()}
         matrix = class_rows(table, self.classes)
         position = {name: index for index, name in enumerate(self.classes)}
-        concepts = {
+        return {
             split: matrix[[position[entry.label] for entry in listing.entries]]
             for split, listing in self.listings.items()
         }
-        return concepts, table.problems
 
     def _file_names(self, split: str) -> list[str]:
         """What concepts.csv calls the images: their path below `root`, with the split's name where it has a folder."""

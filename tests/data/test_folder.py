@@ -71,6 +71,56 @@ def test_concepts_for_each_image(tmp_path):
         assert data.train_set[position]["concepts"].tolist() == [index % 2, 0.5, index / 4]
 
 
+CLASSES = "class_name,fur,tail\ncat,1,0\ndog,0,1\n"
+
+
+@pytest.mark.parametrize("base", ["class_concepts.csv", "concepts.csv"])
+def test_corrections_take_the_place_of_rows(tmp_path, base):
+    write_folder(tmp_path / "train", per_class=3)
+    rows = [f"train/{name}/{index}.png,{text}" for name, text in (("cat", "1,0"), ("dog", "0,1")) for index in range(3)]
+    text = CLASSES if base.startswith("class") else "file,fur,tail\n" + "\n".join(rows)
+    (tmp_path / base).write_text(text)
+    table = tmp_path / "corrections.csv"
+    table.write_text("file,tail,fur\ncat/1.png,0.25,0.75\ntrain/dog/2.png,0,0\n")
+    data = FolderDataModule(root=str(tmp_path), concepts=str(table))
+    assert data.check() == []
+    assert data.facts.concept_names == ("fur", "tail")
+    data.setup()
+    found = {}
+    for part in (data.train_set, data.val_set, data.test_set):
+        found |= {name: part[i]["concepts"].tolist() for i, name in enumerate(part.names)}
+    corrected = {"cat/1.png": [0.75, 0.25], "dog/2.png": [0, 0]}
+    usual = {f"{name}/{i}.png": row for name, row in (("cat", [1, 0]), ("dog", [0, 1])) for i in range(3)}
+    assert found == usual | corrected
+
+
+def test_corrections_alone_need_every_image(tmp_path):
+    write_folder(tmp_path / "train", per_class=2)
+    table = tmp_path / "corrections.csv"
+    rows = ["cat/0.png,1", "cat/1.png,1", "dog/0.png,0", "dog/1.png,0"]
+    table.write_text("\n".join(["file,fur", *rows]))
+    assert FolderDataModule(root=str(tmp_path), concepts=str(table)).facts.concept_names == ("fur",)
+    table.write_text("\n".join(["file,fur", *rows[:3]]))
+    only(FolderDataModule(root=str(tmp_path), concepts=str(table)).check(), "train/dog/1.png has no row")
+
+
+def test_mistakes_in_corrections_are_found_together(tmp_path):
+    write_folder(tmp_path, per_class=2)
+    (tmp_path / "class_concepts.csv").write_text(CLASSES)
+    table = tmp_path / "corrections.csv"
+    table.write_text("file,fur,tails\n0.png,1,0\ncat/1.png,1,0\n1.png,0,1\nbird/1.png,1,1\n")
+    problems = FolderDataModule(root=str(tmp_path), concepts=str(table)).check()
+    for words in (
+        "0.png may be cat/0.png or dog/0.png; write which",
+        "no column 'tail'; add one",
+        "'tails' is no concept of the data; remove the column (did you mean 'tail'?)",
+        "bird/1.png is no image here",
+    ):
+        assert [line for line in problems if words in line], problems
+    absent = FolderDataModule(root=str(tmp_path), concepts=str(tmp_path / "none.csv")).check()
+    only(absent, "none.csv", "cannot be read")
+
+
 @pytest.mark.parametrize(("name", "sizes"), [("sign_digits", (1346, 170, 170)), ("clothing10", (2761, 341, 307))])
 def test_real_sets_with_class_concepts(name, sizes):
     data = FolderDataModule(root=str(shared_data(name)))

@@ -82,8 +82,7 @@ def test_unknown_shell(zoo_command, words):
     ],
 )
 def test_in_bash(tmp_path, line, reply):
-    (tmp_path / "zoo").write_text(f'#!/bin/sh\nexec {sys.executable} -m zoo "$@"\n')
-    (tmp_path / "zoo").chmod(0o755)
+    command_in(tmp_path)
     script = f"""
         PATH={tmp_path}:$PATH
         eval "$(zoo completion bash)"
@@ -94,3 +93,39 @@ def test_in_bash(tmp_path, line, reply):
     """
     finished = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert finished.stdout == f"{reply}\n"
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+@pytest.mark.parametrize(("line", "reply"), [("zoo dow", "download"), ("zoo train trainer=cp", "trainer=cpu")])
+def test_in_fish(tmp_path, line, reply):
+    command_in(tmp_path)
+    (tmp_path / "zoo.fish").write_text(SCRIPTS["fish"])
+    script = f"set PATH {tmp_path} $PATH; source {tmp_path}/zoo.fish; complete -C '{line}'"
+    finished = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True)
+    assert reply in finished.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+@pytest.mark.parametrize(
+    ("words", "reply"),
+    [("zoo dow", "download"), ("zoo train trainer=cp", "trainer=cpu"), ("zoo train trainer=cpu trai", "-S  trainer=")],
+)
+def test_in_zsh(tmp_path, words, reply):
+    command_in(tmp_path)
+    (tmp_path / "zoo.zsh").write_text(SCRIPTS["zsh"])
+    script = f"""
+        PATH={tmp_path}:$PATH
+        compdef() {{ :; }}
+        compadd() {{ print -r -- "${{(@)argv:#--}}"; }}
+        source {tmp_path}/zoo.zsh
+        words=({words}) CURRENT={len(words.split())}
+        _zoo
+    """
+    finished = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout == f"{reply}\n"
+
+
+def command_in(folder: Path) -> None:
+    """A `zoo` that runs this Python."""
+    (folder / "zoo").write_text(f'#!/bin/sh\nexec {sys.executable} -m zoo "$@"\n')
+    (folder / "zoo").chmod(0o755)

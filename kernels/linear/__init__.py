@@ -3,12 +3,16 @@
 All run on PyTorch's own operations, on every device and in every exported graph; reference.py is the mathematics.
 """
 
+from zoo.kernels.linear.buckets import bucketed_scatterbrain_attention, equal_norms, hash_orders
 from zoo.kernels.linear.scatterbrain import PerformerFeatures, performer_features, scatterbrain_attention
 from zoo.kernels.linear.simplified import linear_attention, simplified_linear_attention
 from zoo.kernels.linear.taylor import taylor_attention, taylor_features
 
 __all__ = [
     "PerformerFeatures",
+    "bucketed_scatterbrain_attention",
+    "equal_norms",
+    "hash_orders",
     "linear_attention",
     "performer_features",
     "scatterbrain_attention",

@@ -29,6 +29,9 @@ from zoo.signatures import mismatch, parameters
 SHORTHANDS = {"timm": "name", "clip": "name"}
 """`backbone=timm:resnet18` stands for `backbone=timm backbone.name=resnet18`."""
 
+CHOSEN = {"model_name", "data_name", "backbone_name", "task_name"}
+"""Which recipe of each group was chosen: kept in the configuration beside its values, not to be set by itself."""
+
 
 def sweep(overrides: list[str]) -> list[list[str]]:
     """The jobs of a multirun: `task.lr=1e-3,3e-3 seed=0,1` are four, in order.
@@ -162,7 +165,7 @@ def _compose(overrides: list[str]) -> DictConfig:
         raise UserError(f"configuration: {' '.join(str(error).split())}") from None
     chosen = config.hydra.runtime.choices
     with open_dict(config):
-        config.update({f"{group}_name": chosen[group] for group in ("model", "data", "backbone", "task")})
+        config.update({key: chosen[key.removesuffix("_name")] for key in CHOSEN})
         del config["hydra"]
     return config
 
@@ -171,7 +174,7 @@ def _valid_keys(node: Any) -> set[str] | None:
     """The keys a configuration node takes: what it holds, and what the constructor it names takes."""
     if not isinstance(node, DictConfig):
         return None
-    keys = {str(key) for key in node} - {"_target_", "card"}
+    keys = {str(key) for key in node} - {"_target_", "card"} - CHOSEN
     target = node.get("_target_")
     if target is None:
         return keys
@@ -190,7 +193,7 @@ def _wrong_key(override: Override, config: DictConfig, known: dict[str, list[str
             return f"{override.key_or_group}: {where} is a value, it has no {name!r}"
         final = depth == len(parents)
         valid = _valid_keys(node)
-        if name in node or (final and (valid is None or name in valid)):
+        if (name in node and name not in CHOSEN) or (final and (valid is None or name in valid)):
             node = node.get(name)
             continue
         where = ".".join(parents[:depth])

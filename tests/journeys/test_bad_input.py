@@ -100,6 +100,7 @@ MISTAKES = {
     "unknown data": (["train", "data=digit"], ["unknown data 'digit': did you mean digits?"]),
     "unknown experiment": (["train", "experiment=nonesuch"], ["'nonesuch'"]),
     "unknown key": (["train", "modle=cbm"], ["unknown key 'modle': did you mean model?"]),
+    "record of a choice": (["train", "model_name=cbm"], ["unknown key 'model_name': did you mean model?"]),
     "key of another model": (["train", "model.beta=1"], ["unknown key 'model.beta' in model"]),
     "key below a value": (["train", "seed.start=1"], ["seed is a value, it has no 'start'"]),
     "no key": (["train", "task.lr"], ["cannot read 'task.lr': write key=value"]),

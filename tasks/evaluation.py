@@ -1,4 +1,4 @@
-"""What a trained model is worth on a split: task and concept accuracy, and accuracy as concepts are corrected."""
+"""What a trained model is worth on a split: task and concept accuracy."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.models.contract import Batch, Intervention, ZooModel
+from zoo.models.contract import Batch, ZooModel
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Predictions:
 
     prediction: (N, M) logits or values. label: (N,) or (N, T). index: (N,) position in the split.
     concepts, concept_labels: (N, K) in [0, 1], or None where the model does not name the data's concepts.
-    diagnostics: means over the split.
+    diagnostics: means over the split. spoken_for: see `zoo.tasks.concept_evaluation.spoken_for`.
     """
 
     prediction: Tensor
@@ -25,6 +25,7 @@ class Predictions:
     concepts: Tensor | None
     concept_labels: Tensor | None
     diagnostics: dict[str, float]
+    spoken_for: Tensor | None = None
 
 
 @torch.inference_mode()
@@ -77,50 +78,3 @@ def score(found: Predictions, *, task: str, concept_names: tuple[str, ...] = ())
         result["concept_acc_all"] = float(right.all(-1).float().mean())
         result["per_concept"] = dict(zip(concept_names, right.float().mean(0).tolist()))
     return result | found.diagnostics
-
-
-@torch.inference_mode()
-def correction_curve(
-    model: ZooModel,
-    batches: Iterable[Batch],
-    *,
-    groups: tuple[tuple[int, ...], ...],
-    trials: int = 3,
-    points: int = 9,
-    seed: int = 0,
-) -> dict[int, float]:
-    """Accuracy with 0, ..., len(groups) groups of concepts set to the truth, mean over random orders of the groups.
-
-    Args:
-        groups: indices of the concepts that are corrected together.
-        points: at how many numbers of groups, evenly spread, it is measured at most.
-
-    Returns:
-        number of corrected groups -> accuracy.
-    """
-    model.eval()
-    encoded = [_encoded(model, batch) for batch in batches]
-    width = encoded[0]["concepts"].shape[1]
-    orders = [
-        torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed + t)).tolist() for t in range(trials)
-    ]
-    counts = sorted({round(i * len(groups) / (points - 1)) for i in range(points)})
-    curve = {}
-    for corrected in counts:
-        right = total = 0
-        for order in orders:
-            mask = torch.zeros(width, dtype=torch.bool)
-            mask[[index for group in order[:corrected] for index in groups[group]]] = True
-            for batch in encoded:
-                output = model.forward_batch(batch, Intervention(mask, batch["concepts"]))
-                right += int((output.prediction.argmax(-1) == batch["label"]).sum())
-                total += len(batch["label"])
-        curve[corrected] = right / total
-    return curve
-
-
-def _encoded(model: ZooModel, batch: Batch) -> Batch:
-    """The batch with features in place of images, where the model has a backbone that gives them."""
-    if "features" in batch or not isinstance(getattr(model, "backbone", None), torch.nn.Module):
-        return batch
-    return {key: value for key, value in batch.items() if key != "image"} | {"features": model.backbone(batch["image"])}

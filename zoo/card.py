@@ -120,6 +120,7 @@ python -m zoo explain FOLDER image.png
 def _scores(scores: dict[str, Any]) -> str:
     rows = [(label, _number(scores[key])) for key, label in LABELS.items() if key in scores]
     rows += [(key, _number(value)) for key, value in scores.items() if key not in (*LABELS, *NOT_ROWS)]
+    rows += [(LABELS[key], f"not measured: {reason}") for key, reason in scores.get("not_measured", {}).items()]
     if not rows:
         return "## Results\n\nNot evaluated yet."
     samples = f" on {scores['samples']} test samples" if scores.get("samples") else ""
@@ -136,14 +137,13 @@ def _concepts(info: dict[str, Any], scores: dict[str, Any]) -> str:
     return f"## Concepts ({len(names)})\n\n" + _table(("concept", "accuracy"), rows) + more
 
 
-def _correction(curve: list[float]) -> str:
+def _correction(curve: list[tuple[int, float]]) -> str:
     if not curve:
         return ""
-    rows = [(corrected, _number(accuracy)) for corrected, accuracy in enumerate(curve)]
+    rows = [(corrected, _number(accuracy)) for corrected, accuracy in curve]
     return (
-        "## Accuracy as concepts are corrected\n\nThe first row is the model on its own; each further row has one more "
-        "group of concepts set to the truth, averaged over random orders.\n\n"
-        + _table(("groups corrected", "accuracy"), rows)
+        "## Accuracy as concepts are corrected\n\nThe first row is the model on its own; further rows have more "
+        "groups of concepts set to the truth, over random orders.\n\n" + _table(("groups corrected", "accuracy"), rows)
     )
 
 

@@ -52,7 +52,7 @@ def accuracies(trained: Trained, *models: ZooModel) -> list[float] | None:
         datamodule.setup("test")
     except (UserError, ValueError):
         return None
-    return [evaluate(model, datamodule, "test", corrections=False, cost=False)[0]["acc"] for model in models]
+    return [evaluate(model, datamodule, "test", concepts=False, cost=False)[0]["acc"] for model in models]
 
 
 def say(found: Run, accuracy: list[float] | None) -> None:

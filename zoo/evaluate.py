@@ -1,38 +1,74 @@
-"""The figures of a result: metrics of a split, accuracy as concepts are corrected, and what an image costs."""
+"""The figures of a result: metrics of a split, what the concepts are worth, and what an image costs."""
 
-from dataclasses import fields
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Subset
 
 from zoo.data.module import ZooDataModule
 from zoo.files import replacing
-from zoo.models.contract import ZooModel
+from zoo.models.contract import Batch, ZooModel
+from zoo.tasks.concept_evaluation import encoded, measure_concepts, spoken_for
 from zoo.tasks.cost import latency_ms, macs, parameter_count
-from zoo.tasks.evaluation import Predictions, correction_curve, predict, score
+from zoo.tasks.evaluation import Predictions, predict, score
 
 
 def evaluate(
-    model: ZooModel, datamodule: ZooDataModule, split: str, *, corrections: bool = True, cost: bool = True
+    model: ZooModel,
+    datamodule: ZooDataModule,
+    split: str,
+    *,
+    concepts: bool = True,
+    cost: bool = True,
+    trained_on: ZooDataModule | str | None = None,
 ) -> tuple[dict[str, Any], Predictions]:
     """Measure `model` on a split ("val" or "test") of data that are set up.
 
+    Args:
+        trained_on: the data whose training split the model learned from, for the sparse heads of the yardstick; or why
+            they are not at hand; None means `datamodule`.
+
     Returns:
-        what `zoo.tasks.evaluation.score` gives, and with concepts `corrections`: pairs of (groups of concepts set to
-        the truth, accuracy); with `cost` also `parameters`, `macs` and `latency_ms` of one image; and the predictions.
+        what `zoo.tasks.evaluation.score` gives, for a classifier with `concepts` what
+        `zoo.tasks.concept_evaluation.measure_concepts` gives, and with `cost` `parameters`, `macs` and `latency_ms` of
+        one image; and the predictions.
     """
     loader = datamodule.val_dataloader() if split == "val" else datamodule.test_dataloader()
     facts = datamodule.facts
     found = predict(model, loader, concept_names=facts.concept_names)
     result = score(found, task=facts.task, concept_names=model.concept_names)
-    if corrections and facts.task == "classification" and "concept_acc" in result:
-        result["corrections"] = list(correction_curve(model, loader, groups=concept_groups(model)).items())
+    if concepts and facts.task == "classification" and model.concept_names:
+        rows = encoded(model, loader)
+        source = trained_on or datamodule
+        result |= measure_concepts(
+            model,
+            rows,
+            num_classes=facts.num_outputs,
+            groups=concept_groups(model),
+            named="concept_acc" in result,
+            train_rows=source if isinstance(source, str) else lambda count: training_rows(source, count),
+        )
+        found = replace(found, spoken_for=spoken_for(model, rows, num_classes=facts.num_outputs))
     if cost:
         image = torch.zeros(1, facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ()))
         latency = round(latency_ms(model, image), 3)
         result |= {"parameters": parameter_count(model), "macs": macs(model, image), "latency_ms": latency}
     return result, found
+
+
+def training_rows(datamodule: ZooDataModule, count: int) -> Iterable[Batch]:
+    """At most `count` rows of the training split, not augmented, a random choice that is always the same."""
+    datamodule.setup("fit")
+    items = datamodule.train_set
+    if getattr(items, "augmented", False):
+        items = copy(items)
+        items.augmented = False
+    chosen = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))[:count].tolist()
+    return DataLoader(Subset(items, chosen), batch_size=datamodule.batch_size)
 
 
 def concept_groups(model: ZooModel) -> tuple[tuple[int, ...], ...]:

@@ -1,17 +1,23 @@
 """The table at the end of a training or an evaluation."""
 
+from pathlib import Path
 from typing import Any
 
 from zoo.terminal import print_table
 
 LABELS = {
     "acc": "accuracy",
+    "acc_all_wrong": "accuracy, all concepts set wrongly",
     "balanced_acc": "balanced accuracy",
     "rmse": "root mean squared error",
     "mae": "mean absolute error",
     "r2": "explained variance (R²)",
     "concept_acc": "concept accuracy",
     "concept_acc_all": "images with all concepts right",
+    "correction_gain": "gain, all concepts corrected",
+    "acc_nec5": "accuracy at 5 concepts a class (NEC 5)",
+    "acc_nec5_random": "the same, random directions (control)",
+    "leakage": "leakage (class told beyond the true concepts)",
     "parameters": "parameters",
     "macs": "multiply-accumulates an image",
     "latency_ms": "CPU latency, one image (ms)",
@@ -20,7 +26,9 @@ LABELS = {
     "code_bytes": "bytes on the link, an image",
     "code_bytes_zlib": "bytes on the link, deflated",
 }
-NESTED = ("per_concept", "corrections", "samples")
+NESTED = ("per_concept", "corrections", "corrections_uncertain", "corrections_wrong", "not_measured", "samples")
+POINTS = ("correction_gain", "leakage")
+"""Differences of two accuracies."""
 
 
 def headline(result: dict[str, Any]) -> tuple[str, float]:
@@ -31,8 +39,11 @@ def headline(result: dict[str, Any]) -> tuple[str, float]:
 
 
 def rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Label and value of every figure, the plain ones first."""
-    found = [(LABELS.get(name, name), text(name, value)) for name, value in metrics.items() if name not in NESTED]
+    """Label and value of every figure, the plain ones first, in the order of `LABELS`."""
+    order = {name: place for place, name in enumerate(LABELS)}
+    plain = sorted((name for name in metrics if name not in NESTED), key=lambda name: order.get(name, len(order)))
+    found = [(LABELS.get(name, name), text(name, metrics[name])) for name in plain]
+    found += [(LABELS.get(name, name), f"not measured: {why}") for name, why in metrics.get("not_measured", {}).items()]
     found += [(f"concept {name}", f"{value:.1%}") for name, value in metrics.get("per_concept", {}).items()]
     if curve := metrics.get("corrections"):
         last = curve[-1][0]
@@ -42,7 +53,9 @@ def rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 def text(name: str, value: Any) -> str:
     """A figure as a person reads it."""
-    if name.endswith("acc") or name == "concept_acc_all":
+    if name in POINTS:
+        return f"{100 * value:+.1f} points"
+    if name.endswith("acc") or name.startswith(("acc_", "concept_acc")):
         return f"{value:.1%}"
     if name in ("parameters", "macs"):
         return f"{value:,}"
@@ -59,5 +72,11 @@ def show_result(result: dict[str, Any]) -> None:
         print(f"report   {folder}/report.html")
         concepts = "concept_acc" in result["metrics"]
         verb, gives = ("explain", "which concepts spoke for the answer") if concepts else ("predict", "its answer")
-        print(f"next     python -m zoo {verb} latest IMAGE           {gives}")
-        print("         python -m zoo export latest --format onnx    a file to deploy, checked against this model")
+        run = "latest" if (Path("outputs") / "latest").resolve() == Path(folder).resolve() else folder
+        commands = {
+            f"python -m zoo {verb} {run} IMAGE": gives,
+            f"python -m zoo export {run} --format onnx": "a file to deploy, checked against this model",
+        }
+        width = max(map(len, commands))
+        for word, (command, what) in zip(("next", ""), commands.items()):
+            print(f"{word:8} {command:{width}}    {what}")

@@ -183,7 +183,7 @@ def finish(session: Session, seconds: float) -> dict[str, Any]:
         "run": str(session.run),
         "seconds": round(seconds, 1),
         "metrics": metrics,
-        "validation": evaluate(session.model, session.datamodule, "val", corrections=False, cost=False)[0],
+        "validation": evaluate(session.model, session.datamodule, "val", concepts=False, cost=False)[0],
     }
     save_model(session.model, _describe(session), session.run.folder)
     save_predictions(found, session.run.folder)

@@ -59,6 +59,19 @@ def data_of(trained: Trained, words: list[str] | None = None) -> "ZooDataModule"
     return datamodule
 
 
+def training_data(trained: Trained, words: list[str]) -> "ZooDataModule | str | None":
+    """The data that the model learned from: None where they are those that `words` name anyway, a reason where they are
+    not at hand."""
+    if trained.run is None:
+        return "the rows that the model was trained on are not at hand"
+    if not words:
+        return None
+    try:
+        return data_of(trained)
+    except (UserError, ValueError) as error:
+        return f"the data of the training are not at hand ({str(error).splitlines()[0]})"
+
+
 def _configuration(trained: Trained, words: list[str]) -> dict[str, Any]:
     from zoo.config import apply_to, compose_config
 

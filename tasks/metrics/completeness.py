@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from zoo.tasks.metrics.auc import area_under_roc
+from zoo.tasks.metrics.plots import bars
 
 
 def macro_auc(scores: Tensor, target: Tensor) -> Tensor:
@@ -18,26 +19,30 @@ def macro_auc(scores: Tensor, target: Tensor) -> Tensor:
 
 
 class Completeness(Metric):
-    """Macro AUC of the concept model over that of a black box on the same samples: 1 keeps all."""
+    """AUC(concept model) / AUC(black box), both macro, on the same samples: 1 where the concepts keep all of it."""
 
     full_state_update = False
     higher_is_better = True
-    concept_scores: list[Tensor]
-    black_box_scores: list[Tensor]
+    ours: list[Tensor]
+    theirs: list[Tensor]
     target: list[Tensor]
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        for name in ("concept_scores", "black_box_scores", "target"):
+        for name in ("ours", "theirs", "target"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, concept_scores: Tensor, black_box_scores: Tensor, target: Tensor) -> None:
-        """Class scores of both models (B, M); target (B,) or (B, M)."""
-        self.concept_scores.append(concept_scores.detach())
-        self.black_box_scores.append(black_box_scores.detach())
-        self.target.append(target)
+    def update(self, prediction: Tensor, black_box: Tensor, label: Tensor) -> None:
+        """Class scores of the concept model and of the black box (B, M); label (B,) or (B, M)."""
+        self.ours.append(prediction.detach())
+        self.theirs.append(black_box.detach())
+        self.target.append(label)
 
     def compute(self) -> Tensor:
         target = dim_zero_cat(self.target)
-        ours, theirs = dim_zero_cat(self.concept_scores), dim_zero_cat(self.black_box_scores)
+        ours, theirs = dim_zero_cat(self.ours), dim_zero_cat(self.theirs)
         return macro_auc(ours, target) / torch.clamp(macro_auc(theirs, target), min=1e-10)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        value = self.compute() if val is None else val
+        return bars(value[None], ["concepts"], label="share of the black box's AUC", ax=ax)

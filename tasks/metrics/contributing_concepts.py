@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from zoo.tasks.metrics.plots import bars
+from zoo.tasks.metrics.settings import keep_apart
+
 ROUNDING = 1e-6
 """Share of the total by which a sum of contributions may miss it."""
 
@@ -23,7 +26,7 @@ def contributing_concepts(contributions: Tensor, coverage: float) -> Tensor:
 
 
 class ContributingConcepts(Metric):
-    """Mean of `contributing_concepts` over samples and classes; with coverage 1 it is NEC if no activation is 0.
+    """NCC: mean of `contributing_concepts` over samples and classes; with coverage 1 it is NEC if no activation is 0.
 
     groups: concepts that count as one. predicted_only: count for the predicted class of a sample, not for all.
     """
@@ -47,6 +50,7 @@ class ContributingConcepts(Metric):
         self.coverage, self.groups, self.predicted_only = coverage, groups, predicted_only
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("decisions", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        keep_apart(self, coverage, groups, predicted_only)
 
     def update(self, contributions: Tensor, prediction: Tensor) -> None:
         """contributions (B, K, M), as `ConceptModel.contributions` gives them; prediction (B, M)."""
@@ -61,3 +65,7 @@ class ContributingConcepts(Metric):
 
     def compute(self) -> Tensor:
         return self.count / self.decisions
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        value = self.compute() if val is None else val
+        return bars(value[None], [f"{self.coverage:.0%} of a decision"], label="concepts that carry it", ax=ax)

@@ -1,4 +1,4 @@
-"""Accuracy at a number of effective concepts, by truncating a head (VLG-CBM, NeurIPS 2024, arXiv 2408.01432)."""
+"""Effective concepts of a linear head, and its accuracy at some number (VLG-CBM, NeurIPS 2024, arXiv 2408.01432)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from zoo.models.concept.nec import NONZERO, truncate
-from zoo.tasks.metrics.plots import curve
+from zoo.tasks.metrics.plots import bars, curve
+from zoo.tasks.metrics.settings import keep_apart
 
 
 def effective_groups(weight: Tensor, groups: Sequence[Sequence[int]]) -> float:
@@ -29,6 +30,33 @@ def truncate_as_released(weight: Tensor, effective: float) -> Tensor:
     return torch.where(magnitudes >= smallest, weight, 0)
 
 
+class EffectiveConcepts(Metric):
+    """NEC = (1/M) sum_m |{k : |W_mk| > 1e-5}|: how many concepts a class of a linear head leans on.
+
+    `compute` gives `per_class` (M,) and their mean, `nec`.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    used: Tensor
+
+    def __init__(self, class_names: Sequence[str], **options: Any):
+        super().__init__(**options)
+        self.class_names = tuple(class_names)
+        self.add_state("used", torch.zeros(len(self.class_names)), dist_reduce_fx="mean")
+
+    def update(self, head: torch.nn.Linear) -> None:
+        """head: its weight is (M, K); the last one that was given counts."""
+        self.used = (head.weight.detach().abs() > NONZERO).sum(1).float()
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"per_class": self.used, "nec": self.used.mean()}
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        value = self.compute() if val is None else val
+        return bars(value["per_class"], self.class_names, label="effective concepts", ax=ax)
+
+
 class AccuracyAtNEC(Metric):
     """Accuracy of a linear head whose smallest weights are zeroed until n concepts a class are left, for several n.
 
@@ -45,6 +73,7 @@ class AccuracyAtNEC(Metric):
         self.effective = tuple(effective)
         self.add_state("right", torch.zeros(len(self.effective)), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        keep_apart(self, self.effective)
 
     def update(self, latent: Tensor, head: torch.nn.Linear, label: Tensor) -> None:
         """latent (B, K): what the linear head sees; label (B,)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from zoo.tasks.metrics.plots import bars
 from zoo.tasks.metrics.probes import Probes, halves
 
 
@@ -30,10 +31,10 @@ class ConceptLeakage(Metric):
         for name in ("seen", "truth", "label"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, latent: Tensor, concepts: Tensor, label: Tensor) -> None:
-        """latent: what the head sees, (B, ...); concepts: the true ones (B, K); label: (B,) classes."""
+    def update(self, latent: Tensor, truth: Tensor, label: Tensor) -> None:
+        """latent: what the head sees, (B, ...); truth: the true concepts (B, K); label: (B,) classes."""
         self.seen.append(latent.detach().flatten(1).float())
-        self.truth.append(concepts.float())
+        self.truth.append(truth.float())
         self.label.append(label)
 
     def compute(self) -> dict[str, Tensor]:
@@ -47,3 +48,9 @@ class ConceptLeakage(Metric):
                 # a class that only the test half holds has no output
                 found[name] = (probe(inputs[:, test])[0].argmax(1) == wanted[test]).float().mean()
         return found | {"leakage": found["seen"] - found["truth"]}
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Both accuracies, whose difference is the leakage."""
+        value = self.compute() if val is None else val
+        names = ["from what the head sees", "from the true concepts"]
+        return bars(torch.stack([value["seen"], value["truth"]]), names, label="accuracy of telling the label", ax=ax)

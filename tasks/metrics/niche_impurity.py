@@ -68,10 +68,10 @@ class NicheImpurity(Metric):
         self.add_state("representations", [], dist_reduce_fx="cat")
         self.add_state("concepts", [], dist_reduce_fx="cat")
 
-    def update(self, representations: Tensor, concepts: Tensor) -> None:
-        """representations: (B, K), or (B, K, m) where concepts are vectors; concepts: the true ones (B, K)."""
-        self.representations.append(representations.detach().reshape(len(concepts), concepts.shape[1], -1))
-        self.concepts.append(concepts)
+    def update(self, representations: Tensor, truth: Tensor) -> None:
+        """representations: (B, K), or (B, K, m) where concepts are vectors; truth: the true concepts (B, K)."""
+        self.representations.append(representations.detach().reshape(len(truth), truth.shape[1], -1))
+        self.concepts.append(truth)
 
     def curve(self) -> Tensor:
         given, concepts = dim_zero_cat(self.representations), dim_zero_cat(self.concepts)

@@ -51,10 +51,10 @@ class OracleImpurity(Metric):
         self.add_state("representations", [], dist_reduce_fx="cat")
         self.add_state("concepts", [], dist_reduce_fx="cat")
 
-    def update(self, representations: Tensor, concepts: Tensor) -> None:
-        """representations: (B, K), or (B, K, m) where concepts are vectors; concepts: the true ones (B, K)."""
-        self.representations.append(representations.detach().reshape(len(concepts), concepts.shape[1], -1))
-        self.concepts.append(concepts)
+    def update(self, representations: Tensor, truth: Tensor) -> None:
+        """representations: (B, K), or (B, K, m) where concepts are vectors; truth: the true concepts (B, K)."""
+        self.representations.append(representations.detach().reshape(len(truth), truth.shape[1], -1))
+        self.concepts.append(truth)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """Purity of the representations, and that of the concepts themselves; pairs without an AUC count as chance."""

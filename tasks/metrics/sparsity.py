@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from zoo.tasks.metrics.plots import bars
+
 
 def hoyer(values: Tensor) -> Tensor:
     """(sqrt K - |x|_1 / |x|_2) / (sqrt K - 1) of the last dimension: 1 for one non-zero entry, 0 for equal ones."""
@@ -15,7 +17,7 @@ def hoyer(values: Tensor) -> Tensor:
 
 
 class Sparsity(Metric):
-    """Mean Hoyer sparsity of the concepts' contributions to the predicted class."""
+    """Mean `hoyer` sparsity of the concepts' contributions to the predicted class: near 1 where one concept decides."""
 
     full_state_update = False
     higher_is_better = True
@@ -35,3 +37,7 @@ class Sparsity(Metric):
 
     def compute(self) -> Tensor:
         return self.value / self.total
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        value = self.compute() if val is None else val
+        return bars(value[None], ["decisions"], label="Hoyer sparsity", ax=ax)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from zoo.tasks.metrics.plots import bars
+from zoo.tasks.metrics.settings import keep_apart
 
 
 def directional_derivatives(
@@ -33,10 +34,11 @@ class TCAV(Metric):
         self.names = tuple(names or (f"concept {index}" for index in range(len(vectors))))
         self.add_state("positive", torch.zeros(len(vectors)), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        keep_apart(self, target, vectors.tolist())
 
-    def update(self, head: Callable[[Tensor], Tensor], features: Tensor) -> None:
-        """head: from features (B, D) to logits (B, M)."""
-        slopes = directional_derivatives(head, features, self.vectors, target=self.target_class)
+    def update(self, logits_of: Callable[[Tensor], Tensor], features: Tensor) -> None:
+        """logits_of: from features (B, D) to logits (B, M)."""
+        slopes = directional_derivatives(logits_of, features, self.vectors, target=self.target_class)
         self.positive += (slopes > 0).sum(0)
         self.total += len(features)
 

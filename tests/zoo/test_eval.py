@@ -1,6 +1,7 @@
 """eval and report: the figures of the run again, on its data or on others, and its page."""
 
 import json
+import shutil
 
 import pytest
 
@@ -9,7 +10,9 @@ def test_gives_the_figures_of_the_training(zoo_command, trained_run):
     code, out, _ = zoo_command("eval", str(trained_run), "--json")
     assert code == 0
     found, expected = json.loads(out), json.loads((trained_run / "result.json").read_text())
-    for name in ("samples", "acc", "balanced_acc", "concept_acc", "per_concept", "corrections", "parameters", "macs"):
+    names = ["samples", "acc", "balanced_acc", "concept_acc", "per_concept", "corrections", "parameters", "macs"]
+    names += ["acc_nec5", "acc_nec5_random", "acc_all_wrong", "correction_gain", "leakage"]
+    for name in names:
         assert found["metrics"][name] == expected["metrics"][name]
     code, out, _ = zoo_command("eval", str(trained_run), "--split", "val", "--json")
     assert json.loads(out)["metrics"]["acc"] == expected["validation"]["acc"]
@@ -20,6 +23,20 @@ def test_table(zoo_command, trained_run):
     assert (code, err) == (0, [])
     assert out.startswith("cbm on digits (269 images of split test)")
     assert "concept upper_loop" in out
+    rows = [line.split("  ")[0] for line in out.splitlines()]
+    assert rows[2:4] == ["accuracy", "accuracy, all concepts set wrongly"]
+    at = rows.index("accuracy at 5 concepts a class (NEC 5)")
+    assert rows[at + 1] == "the same, random directions (control)"
+
+
+def test_says_why_the_yardstick_is_not_measured(zoo_command, trained_run, tmp_path):
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(trained_run / name, tmp_path / name)
+    code, out, _ = zoo_command("eval", str(tmp_path / "model.safetensors"))
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if "(NEC 5)" in line]
+    assert "not measured: the rows that the model was trained on are not at hand" in line
+    assert "all concepts set wrongly" in out
 
 
 @pytest.mark.parametrize(

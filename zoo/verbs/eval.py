@@ -22,12 +22,12 @@ def run(args: argparse.Namespace) -> None:
     from zoo.evaluate import evaluate
     from zoo.results import rows
     from zoo.terminal import print_json, print_table
-    from zoo.trained import data_of, open_trained
+    from zoo.trained import data_of, open_trained, training_data
 
     trained = open_trained(args.source)
     datamodule = data_of(trained, args.overrides)
     datamodule.setup("test")
-    metrics, _ = evaluate(trained.model, datamodule, args.split)
+    metrics, _ = evaluate(trained.model, datamodule, args.split, trained_on=training_data(trained, args.overrides))
     named = [word.partition("=")[2] for word in args.overrides if word.startswith("data=")]
     data = [trained.info.data, *named][-1]
     if args.json:

@@ -252,7 +252,26 @@ def fftconv(device: str, dtype: torch.dtype) -> Comparison:
     return Comparison("fftconv", f"{batch} x 256 x {length}, causal", calls, u, shapes)
 
 
+def retrieval_head(device: str, dtype: torch.dtype) -> Comparison:
+    from zoo.kernels.retrieval_head import arrange, retrieve
+
+    classes, tokens, features = _big(device, 400_000, 100_000), 8, 256
+    groups = torch.arange(classes, device=device).view(-1, 16)
+    middles = torch.randn(len(groups), features, device=device)
+    weight = (middles.repeat_interleave(16, 0) + 0.5 * torch.randn(classes, features, device=device)).to(dtype)
+    head = arrange(weight, groups)
+    hidden = weight[:: classes // tokens][:tokens] + torch.randn(tokens, features, device=device, dtype=dtype)
+    calls = {
+        "retrieval_head": lambda: retrieve(hidden, head),
+        "(h w).max": lambda: (hidden @ weight.t()).max(1),
+    }
+    shapes = {"tokens": tokens, "features": features, "clusters": len(groups), "rows_per_cluster": 16}
+    shapes["probes"] = len(groups) // 16
+    case = f"{tokens} of {classes} classes, 1 of 16 clusters"
+    return Comparison("retrieval_head", case, calls, hidden, shapes)
+
+
 COMPARISONS: tuple[Callable[[str, torch.dtype], Comparison], ...] = (
     attention, quant_linear, max_similarity, max_similarity_training, kmeans, preprocess, rational, rational_training,
-    monarch, fftconv,
+    monarch, fftconv, retrieval_head,
 )  # fmt: skip

@@ -97,8 +97,10 @@ def _monarch(s: Shapes, e: int) -> Cost:
 
 
 def _retrieval_head(s: Shapes, e: int) -> Cost:
-    rows = s["clusters"] + s["probes"] * s["rows_per_cluster"]
-    return Cost(2 * s["tokens"] * s["features"] * rows, e * s["features"] * (rows + s["tokens"]), passes=2)
+    tokens, clusters, size = s["tokens"], s["clusters"], s["rows_per_cluster"]
+    read = clusters + size * min(clusters, tokens * s["probes"])
+    products = tokens * (clusters + size * s["probes"])
+    return Cost(2 * s["features"] * products, e * s["features"] * (read + tokens), passes=2)
 
 
 OPERATIONS: dict[str, Callable[[Shapes, int], Cost]] = {

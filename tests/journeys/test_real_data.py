@@ -38,12 +38,21 @@ def test_garments_with_concepts(tmp_path, capsys):
     assert metrics["concept_acc"] > 0.6
 
 
+def test_signs_cross_a_link(tmp_path, capsys):
+    words = ("model=bottlefit", "model.network=resnet10", f"data.root={shared_data('sign_digits')}")
+    limits = ("trainer.max_epochs=3", "trainer.limit_train_batches=20")
+    metrics = trained(*SIGNS, *words, *limits, tmp_path=tmp_path, capsys=capsys)
+    assert metrics["acc"] > 0.2  # a tenth by chance
+    assert metrics["code_bytes"] == 8 + 12 * 17 * 17  # 12 channels of 8 bits behind two 2x2 convolutions
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("model=cbm", "backbone.widths=[8,16,32]"),
         ("model=vib", "model.latent_dim=16", "backbone.widths=[8,16,32]"),
         ("model=timm", "model.name=resnet10t", "data.image_size=32", "trainer.limit_train_batches=30"),
+        ("model=litv2", "model.embed_dim=16", "model.depths=[1,1,1,1]", "model.num_heads=[1,1,2,4]"),
     ],
     ids=lambda words: words[0],
 )

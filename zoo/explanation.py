@@ -77,41 +77,55 @@ def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
 
 def explain(trained: Trained, image: Tensor, intervene: Intervention | None = None) -> Explanation:
     """Explain the answer for one image (C, H, W), as the model sees it."""
+    return explain_features(trained, features_of(trained.model, image), intervene)
+
+
+@torch.inference_mode()
+def features_of(model: ZooModel, image: Tensor) -> Tensor:
+    """What the backbone makes of one image (C, H, W), as a batch of one."""
+    return model.backbone(image[None])
+
+
+def explain_features(
+    trained: Trained, features: Tensor, intervene: Intervention | None = None, *, classes: int = 3
+) -> Explanation:
+    """Explain the answer for what `features_of` made of an image, naming so many of the most probable classes."""
     model, info = trained.model, trained.info
     with torch.inference_mode():
-        original = model(image[None])
-        corrected = None if intervene is None else model(image[None], intervene)
+        original = model.forward_features(features)
+        corrected = None if intervene is None else model.forward_features(features, intervene)
     final = original if corrected is None else corrected
     winner = int(final.prediction[0].argmax()) if info.task == "classification" else 0
-    values, method = _contributions(model, image, final, intervene)
+    values, method = _contributions(model, features, final, intervene)
     return Explanation(
-        answer=in_words(original, info)[0],
-        corrected=None if corrected is None else in_words(corrected, info)[0],
+        answer=in_words(original, info, classes=classes)[0],
+        corrected=None if corrected is None else in_words(corrected, info, classes=classes)[0],
         about=info.class_names[winner],
         contributions=dict(zip(info.concept_names, values[:, winner].tolist())),
         method=method,
     )
 
 
+@torch.no_grad()
 def _contributions(
-    model: ZooModel, image: Tensor, output: Output, intervene: Intervention | None
+    model: ZooModel, features: Tensor, output: Output, intervene: Intervention | None
 ) -> tuple[Tensor, str]:
     """(K, M), and how they were found: by the model's own account, or by switching each concept off."""
     own = getattr(model, "contributions", None)
     if own is not None:
-        return own(output)[0].detach().float(), "weight x activation of the concept in the head"
-    return effects(model, image, output, intervene), "logit as it is, minus the logit with the concept set to absent"
+        return own(output)[0].float(), "weight x activation of the concept in the head"
+    return effects(model, features, output, intervene), "logit as it is, minus the logit with the concept set to absent"
 
 
 @torch.no_grad()
-def effects(model: ZooModel, image: Tensor, output: Output, intervene: Intervention | None = None) -> Tensor:
+def effects(model: ZooModel, features: Tensor, output: Output, intervene: Intervention | None = None) -> Tensor:
     """(K, M): how much every logit falls when a person sets one concept to absent, on top of `intervene`."""
     size = len(model.concept_names)
     mask, values = torch.eye(size, dtype=torch.bool), torch.zeros(size, size)
     if intervene is not None:
         mask = mask | intervene.mask
         values = torch.where(torch.eye(size, dtype=torch.bool), 0.0, intervene.values.expand(size, -1))
-    without = model(image.expand(size, *image.shape), Intervention(mask, values)).prediction
+    without = model.forward_features(features.expand(size, *features.shape[1:]), Intervention(mask, values)).prediction
     return (output.prediction - without).float()
 
 

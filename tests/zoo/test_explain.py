@@ -49,7 +49,26 @@ def test_effects_of_a_linear_head_are_its_contributions(trained_run):
 
     model, image = zoo.load(str(trained_run)), torch.randn(1, 8, 8)
     output = model(image[None])
-    torch.testing.assert_close(effects(model, image, output), model.contributions(output)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        effects(model, model.backbone(image[None]), output), model.contributions(output)[0], atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", ["cbm", "cem", "concept_split", "tf_tti"])
+def test_every_kind_of_head_is_explained(name):
+    """Also those whose contributions read the weights as they are, after an answer made in inference mode."""
+    from zoo.explanation import explain
+    from zoo.models.contract import Intervention
+
+    model = zoo.create_model(name, data="digits").eval()
+    info = SimpleNamespace(
+        task="classification", class_names=list("0123456789"), concept_names=list(model.concept_names)
+    )
+    trained, size = SimpleNamespace(model=model, info=info), len(info.concept_names)
+    for intervene in (None, Intervention(torch.arange(size) < 2, torch.ones(size))):
+        found = explain(trained, torch.randn(1, 8, 8), intervene)
+        assert list(found.contributions) == info.concept_names
+        assert all(torch.isfinite(torch.tensor(list(found.contributions.values()))))
 
 
 def test_mistakes_are_told_together(zoo_command, trained_run, digit_files):

@@ -12,7 +12,7 @@ python -m zoo doctor
 python -m zoo doctor --json
 """
 OPTIONAL = {
-    "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "gradio": "demo", "tensorboard": "tracking",
+    "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "nicegui": "demo", "tensorboard": "tracking",
     "ipykernel": "notebook", "nbclient": "notebook",
 }  # fmt: skip
 ALTERED = ("2.6.2", "2.6.3")

@@ -1,0 +1,41 @@
+"""`serve`: a page in the browser to ask a concept model about pictures and to correct it."""
+
+import argparse
+
+ABOUT = "Open a page in the browser: drop a picture, see its concepts, correct them, take the corrections along."
+EXAMPLES = """
+python -m zoo serve latest
+python -m zoo serve latest --port 8080 --no-browser
+python -m zoo train data=folder data.root=photos data.concepts=corrections.csv
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; by default only this computer's own")
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="by default any free one")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+
+
+def _port(word: str) -> int:
+    if not word.isdecimal() or int(word) > 65535:
+        raise argparse.ArgumentTypeError(f"{word!r} is no port: give 0 to 65535")
+    return int(word)
+
+
+def run(args: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    from zoo.errors import MissingDependency
+    from zoo.explanation import check_explainable
+    from zoo.inference import transform_of
+    from zoo.trained import open_trained
+
+    if find_spec("nicegui") is None:
+        raise MissingDependency("nicegui", "demo", "serve")
+    trained = open_trained(args.source)
+    check_explainable(trained.info)
+    transform_of(trained.info)
+    from zoo.serve.server import serve
+
+    serve(trained, host=args.host, port=args.port, browser=not args.no_browser)

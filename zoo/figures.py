@@ -1,7 +1,7 @@
 """The pictures of a report, as SVG text that stands inside the page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -59,14 +59,48 @@ def bars(names: Sequence[str], values: Sequence[float], *, label: str, limit: fl
     return svg(figure)
 
 
-def correction_curve(curve: Sequence[tuple[int, float]]) -> str:
-    """Accuracy over the number of corrected concept groups."""
+def correction_curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """Accuracy over the number of concept groups that were set, a line for each way of setting them."""
     figure, axes = _axes()
-    axes.plot(*zip(*curve), color=ACCENT, marker="o")
-    axes.set_xlabel("concept groups set to the truth by a person")
+    for (name, curve), colour, mark in zip(curves.items(), (ACCENT, INK, SECOND), ("o", "s", "x")):
+        axes.plot(*zip(*curve), color=colour, marker=mark, label=name)
+    axes.set_xlabel("groups of concepts set by a person")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("accuracy")
-    axes.set_ylim(min(0.5, *(value for _, value in curve)), 1.01)
+    axes.set_ylim(min(0.5, *(value for curve in curves.values() for _, value in curve)) - 0.02, 1.02)
+    axes.legend(frameon=False, fontsize=9)
+    return svg(figure)
+
+
+def class_charts(
+    matrix: np.ndarray, classes: Sequence[str], concepts: Sequence[str], *, label: str, shown: int = 6, columns: int = 3
+) -> str:
+    """A small bar chart for each class (rows of the matrix): the concepts with the largest magnitudes, on one scale."""
+    lines = -(-len(classes) // columns)
+    shown = min(shown, len(concepts))
+    figure, grid = plt.subplots(
+        lines,
+        columns,
+        figsize=(3.9 * columns, (0.7 + 0.2 * shown) * lines),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    bound = 1.05 * float(np.abs(matrix).max()) or 1.0
+    for axes, name, row in zip(grid.flat, classes, matrix):
+        chosen = np.argsort(-np.abs(row), kind="stable")[:shown]
+        chosen = chosen[np.argsort(-row[chosen], kind="stable")]
+        axes.barh(range(shown), row[chosen], color=[ACCENT if row[k] >= 0 else SECOND for k in chosen], height=0.7)
+        axes.set_yticks(range(shown), [concepts[k] for k in chosen], fontsize=8)
+        axes.invert_yaxis()
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_xlim(-bound if matrix.min() < 0 else 0, bound)
+        axes.set_title(name, fontsize=10, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="x", labelsize=8)
+    for axes in grid.flat[len(classes) :]:
+        axes.set_axis_off()
+    figure.supxlabel(label, fontsize=9)
     return svg(figure)
 
 

@@ -143,7 +143,7 @@ def max_similarity(device: str, dtype: torch.dtype) -> Comparison:
 
     hidden, embedding, shapes = _max_similarity(device, dtype)
     calls = {
-        "max_similarity": lambda: ours(hidden, embedding, activation="log1p_relu"),
+        "max_similarity": lambda: ours(hidden, embedding, activation="log1p_relu", positions=False),
         "log1p(relu(h e)).amax": lambda: _dense_scores(hidden, embedding),
     }
     case = "{batch} x {positions}, {concepts} concepts".format(**shapes)

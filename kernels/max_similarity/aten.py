@@ -3,6 +3,8 @@
 Dense autograd costs 4 B S V D operations and several passes over B S V logits; here they are 4 B V D and none.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,27 +15,43 @@ ROWS, TILE = 256, 256 * 1024
 
 def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """hidden (B, S, D), embedding (V, D), mask (B, S) -> top (B, V) in float32 or wider, at (B, V) int32."""
+    top = _nothing(hidden, embedding)
+    at = torch.full(top.shape, -1, dtype=torch.int32, device=hidden.device)
+    for place, logits in _tiles(hidden, embedding, mask):
+        top[place], at[place] = logits.max(1)
+    if mask is not None:
+        at.masked_fill_(top == float("-inf"), -1)
+    return top, at
+
+
+def max_dot_score(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`max_dot` without the places, whose search takes longer than that of the maxima."""
+    top = _nothing(hidden, embedding)
+    for place, logits in _tiles(hidden, embedding, mask):
+        top[place] = logits.amax(1)
+    return top
+
+
+def _nothing(hidden: Tensor, embedding: Tensor) -> Tensor:
+    """The maximum over no position at all: (B, V) of -inf."""
+    shape, wide = (hidden.shape[0], embedding.shape[0]), torch.promote_types(hidden.dtype, torch.float32)
+    return torch.full(shape, float("-inf"), dtype=wide, device=hidden.device)
+
+
+def _tiles(hidden: Tensor, embedding: Tensor, mask: Tensor | None) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Some images' and concepts' place in the result, and their logits (b, S, v), -inf outside the mask."""
     batch, length, dim = hidden.shape
-    concepts = embedding.shape[0]
-    wide = torch.promote_types(hidden.dtype, torch.float32)
-    top = torch.full((batch, concepts), float("-inf"), dtype=wide, device=hidden.device)
-    at = torch.full((batch, concepts), -1, dtype=torch.int32, device=hidden.device)
     images = max(1, ROWS // max(1, length))
     step = max(64, TILE // max(1, images * length))
     outside = None if mask is None else ~mask.bool()[:, :, None]
-    for v in range(0, concepts if length else 0, step):
+    for v in range(0, embedding.shape[0] if length else 0, step):
         columns = embedding[v : v + step].t()
         for b in range(0, batch, images):
             rows = hidden[b : b + images]
             logits = (rows.reshape(-1, dim) @ columns).view(rows.shape[0], length, -1)
             if outside is not None:
                 logits.masked_fill_(outside[b : b + images], float("-inf"))
-            best, place = logits.max(1)
-            top[b : b + images, v : v + step] = best
-            at[b : b + images, v : v + step] = place
-    if outside is not None:
-        at.masked_fill_(top == float("-inf"), -1)
-    return top, at
+            yield (slice(b, b + images), slice(v, v + step)), logits
 
 
 def chosen_pairs(grad: Tensor, at: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -84,6 +84,18 @@ def test_invariances():
     assert torch.equal(max_similarity(hidden, embedding, mask=mask & hit).score[1], score[1])
 
 
+@pytest.mark.parametrize("activation", ["identity", "relu", "log1p_relu"])
+def test_scores_alone_are_the_same(activation):
+    hidden, embedding, mask = inputs()
+    bias = torch.randn(len(embedding))
+    score, position = max_similarity(hidden, embedding, bias, mask, activation=activation, positions=False)
+    assert position is None
+    assert torch.equal(score, max_similarity(hidden, embedding, bias, mask, activation=activation).score)
+    learned = max_similarity(hidden.requires_grad_(), embedding, bias, mask, activation=activation, positions=False)
+    assert torch.equal(learned.score, score)
+    assert learned.score.requires_grad
+
+
 def test_cosine_is_at_most_one():
     hidden, embedding, _ = inputs()
     score, _ = max_similarity(hidden, embedding, cosine=True)
@@ -98,6 +110,7 @@ def test_operators_are_registered_soundly():
     _, at = operator(hidden, embedding, mask)
     given = (torch.randn(3, 13), hidden.detach(), embedding.detach(), at)
     torch.library.opcheck(torch.ops.zoo.max_dot_backward.default, given)
+    torch.library.opcheck(torch.ops.zoo.max_dot_score.default, (hidden.detach(), embedding.detach(), mask))
 
 
 def test_autocast():

@@ -1,4 +1,4 @@
-"""How well a model names its concepts."""
+"""How well a model names its concepts: what Koh et al., ICML 2020, arXiv 2007.04612, and models since then report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +13,8 @@ from zoo.tasks.metrics.plots import bars
 
 class ConceptScores(Metric):
     """Accuracy, AUC and F1 of every concept, and how often all of a sample's concepts are right.
+
+        accuracy_k = mean of [c_k > 1/2] = truth_k      F1_k = 2 TP / (2 TP + FP + FN)
 
     AUC is of the scores, not of thresholded predictions as in some released code. `compute` gives `accuracy`, `auc` and
     `f1`, each (K,), their means over concepts as `<name>_macro` (AUC over those that occur both ways), and `all_right`.

@@ -14,7 +14,9 @@ from zoo.tasks.metrics.probes import Probes, halves
 class ConceptLeakage(Metric):
     """Accuracy of telling the label from what the head sees, minus that of telling it from the true concepts.
 
-    Both by a network of one hidden layer, fitted on half of the samples in `compute` and tested on the other half.
+        leakage = acc(g(latent)) - acc(g(truth))
+
+    g is a network of one hidden layer, fitted on half of the samples in `compute` and tested on the other half.
     `compute` gives `seen`, `truth` and their difference `leakage`. Concepts that say all of the label leave nothing to
     leak; a model that predicts its concepts badly has a leakage below 0.
     """

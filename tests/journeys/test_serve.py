@@ -152,6 +152,10 @@ def test_drop_correct_and_take_along(server, browser, digit_files, trained_run, 
     person.says("lower_open_left", "present")
     person.until_reads("prediction", "9")
 
+    person.find(".label input").send_keys("9")
+    person.find(".q-menu .q-item").click()
+    person.until_reads("summary", "1 of 1 pictures")
+
     browser.refresh()
     person.until_reads("prediction", "9")
     person.until_reads("summary", "1 of 1 pictures")
@@ -172,7 +176,7 @@ def _check(table: Path) -> None:
     assert read.problems == []
     with table.open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["file"] == "8.png"
+    assert row["file"] == "9/8.png"
     assert (row["lower_open_left"], row["lower_loop"]) == ("1", "0")
     assert 0.1 < float(row["top_bar"]) < 1
 

@@ -79,7 +79,7 @@ class ConceptList:
             return
         target = self.picture.found.about
         regression = self.session.info.task == "regression"
-        self.about.set_content(f"it adds to {target}" if regression else f"it speaks for “{target}”")
+        self.about.set_content(f"less ← → more {target}" if regression else f"against ← → for “{target}”")
         self.about.props["title"] = self.picture.found.method
         largest = max(map(abs, self.picture.found.contributions.values()), default=0.0)
         for row in self.rows:

@@ -24,7 +24,8 @@ class Page:
     def __init__(self, trained: Trained, *, local: bool):
         self.trained, self.local = trained, local
         self.picture: Picture | None = None
-        self.busy = self.stale = False
+        self.busy = False
+        self.waiting: list[Picture] = []
 
     async def build(self) -> None:
         ui.add_css(files("zoo").joinpath("assets/serve.css").read_text())
@@ -107,11 +108,7 @@ class Page:
             self.summary = text("", "note", data_test="summary")
             self.clash = text("", "problem", role="alert")
             self.table = box("done")
-            self.how = text(
-                f"Learn from them: python -m zoo train model={self.trained.info.name} data=folder data.root=FOLDER "
-                f"data.concepts={FILE}",
-                "note code",
-            )
+            self.how = text(f"Learn from them: {self.session.command(FILE)}", "note code")
 
     async def _uploaded(self, event: events.UploadEventArguments) -> None:
         self.problem.set_content("")
@@ -152,14 +149,14 @@ class Page:
 
     async def _refresh(self) -> None:
         """Ask the model again; while it thinks, further corrections are gathered into one more question."""
-        self.stale = True
+        if self.picture and self.picture not in self.waiting:
+            self.waiting.append(self.picture)
         if self.busy:
             return
         self.busy = True
         try:
-            while self.stale and self.picture:
-                self.stale = False
-                await run.io_bound(self.session.explain, self.picture)
+            while self.waiting:
+                await run.io_bound(self.session.explain, self.waiting.pop(0))
         finally:
             self.busy = False
         self._show()

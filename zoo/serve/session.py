@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ SMALL = 64
 _LOCK = threading.Lock()
 
 
-@dataclass
+@dataclass(eq=False)
 class Picture:
     """A picture, what the model says of it as it is corrected now, and what the person says of it.
 
@@ -119,6 +120,18 @@ class Session:
         for file, concepts in rows.items():
             writer.writerow([file, *(f"{concepts[name]:.4g}" for name in self.info.concept_names)])
         return text.getvalue()
+
+    def command(self, table: str) -> str:
+        """How to train on class folders of pictures with the corrections in the file `table`."""
+        words = [f"model={self.info.name}", "data=folder", f"data.root={self._root()}", f"data.concepts={table}"]
+        words.append(f"data.image_size={max(self.info.preprocessing['image_size'])}")
+        words += ["data.channels=1"] if len(self.info.preprocessing["mean"]) == 1 else []
+        return shlex.join(["python", "-m", "zoo", "train", *words])
+
+    def _root(self) -> str:
+        """The folder that the model was trained on, where it was one."""
+        config = self.trained.run.config() if self.trained.run else {}
+        return config["data"]["root"] if config.get("data_name") == "folder" else "FOLDER"
 
     def _explain(self, features: Tensor, corrections: dict[str, float]) -> Explanation:
         names = self.info.concept_names

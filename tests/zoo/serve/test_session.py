@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 
 import pytest
 
@@ -98,6 +99,11 @@ def test_namesakes_are_told(session, eight, digit_files):
     assert session.namesakes() == []
 
 
+def test_command_that_learns_from_the_table(session):
+    line = "python -m zoo train model=cbm data=folder data.root=FOLDER data.concepts=c.csv data.image_size=8"
+    assert session.command("c.csv") == f"{line} data.channels=1"
+
+
 def test_no_picture_is_refused_and_leaves_nothing(session):
     with pytest.raises(ImageError):
         session.add("a.png", b"no picture")
@@ -129,9 +135,10 @@ def test_train_accepts_the_table(session, tmp_path):
     table = tmp_path / "corrections.csv"
     table.write_text(session.table())
 
-    words = (f"data.root={tmp_path / 'digits'}", f"data.concepts={table}", "data.channels=1", "data.image_size=8")
-    run = train(tmp_path / "outputs", "data=folder", *words, "backbone.widths=[8,8]", "trainer=debug")
-    assert (run / "model.safetensors").is_file()
+    words = shlex.split(session.command(str(table)).replace("FOLDER", str(tmp_path / "digits")))[4:]
+    run = train(tmp_path / "outputs", *words, "backbone.widths=[8,8]", "trainer=debug")
+    again = Session(open_trained(str(run))).command("c.csv")
+    assert f"data.root={tmp_path / 'digits'}" in again
     learnt = FolderDataModule(root=str(tmp_path / "digits"), concepts=str(table), channels=1, image_size=8)
     learnt.setup()
     parts = (learnt.train_set, learnt.val_set, learnt.test_set)

@@ -109,5 +109,11 @@ def _table_of_jobs(jobs: list[list[str]], results: list[dict[str, Any]], as_json
     if as_json:
         print_json([{"overrides": job, **result} for job, result in zip(jobs, results)])
         return
-    rows = [[" ".join(job), *headline(result), result["run"]] for job, result in zip(jobs, results)]
-    print_table(["overrides", "measure", "value", "run"], rows, title="sweep")
+    rows = [
+        [" ".join(job), *headline(result), result["metrics"].get("acc_all_wrong"), result["run"]]
+        for job, result in zip(jobs, results)
+    ]
+    columns = ["overrides", "measure", "value", "all concepts wrong", "run"]
+    if all(row[3] is None for row in rows):
+        columns, rows = columns[:3] + columns[4:], [row[:3] + row[4:] for row in rows]
+    print_table(columns, rows, title="sweep")

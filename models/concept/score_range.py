@@ -29,6 +29,15 @@ class ScoreRange(nn.Module):
         self.set(*(scores.kthvalue(rank, dim=0).values for rank in ranks))
 
     @torch.no_grad()
+    def fit_labelled(self, scores: Tensor, present: Tensor) -> None:
+        """Take the median training score (N, K) of the images without and with each concept, `present` (N, K); a
+        concept that all or none of the images have keeps an empty range at 0."""
+        nowhere = scores.new_full((), torch.nan)
+        without, having = (torch.where(chosen, scores, nowhere).nanmedian(0).values for chosen in (~present, present))
+        known = without.isfinite() & having.isfinite()
+        self.set(*(torch.where(known, score, 0.0) for score in (without, having)))
+
+    @torch.no_grad()
     def set(self, absent: Tensor, present: Tensor) -> None:
         """Take given scores (K,)."""
         self.absent, self.present = absent.to(self.absent).clone(), present.to(self.present).clone()

@@ -1,15 +1,16 @@
-"""PCBM: parity with the released code, its oracles, editing, and the bank's file."""
+"""PCBM: parity with the released code, its oracles, editing, and the bank's file; its residual is in test_pcbm_h.py."""
 
 import warnings
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from tests.golden.cases import Case, Result, adapter
 from tests.models.concept.toy import CONCEPTS, Words, accuracy, module, planted
+from zoo.data.digits import concept_matrix
 from zoo.models.backbone import Identity
-from zoo.models.concept.bank import ConceptBank, bank_from_vectors, fit_vector, project, random_bank
+from zoo.models.concept.bank import ConceptBank, bank_from_vectors, project, random_bank
 from zoo.models.concept.pcbm import PCBM, sgd_head
 from zoo.models.contract import Intervention
 
@@ -22,42 +23,6 @@ def build(dim: int = 12, classes: int = 3, backbone=None, **arguments) -> PCBM:
 
 def numbered(count: int) -> list[str]:
     return [f"c{k}" for k in range(count)]
-
-
-@adapter("pcbm", "PosthocHybridCBM")
-def hybrid(case: Case) -> Result:
-    given, result = case.arguments, {}
-    for k in range(given["K"]):
-        sides = [case.input[f"concept{k}_{side}"].numpy() for side in ("pos", "neg")]
-        found = fit_vector(*sides, c=given["svm_C"], train=given["n_samples"])
-        result[f"output/concept{k}_cav"] = torch.tensor(found.vector)[None]
-        result[f"output/concept{k}_intercept"] = torch.tensor([found.intercept])
-        result[f"output/concept{k}_acc"] = torch.tensor(found.accuracy)
-        result[f"output/concept{k}_margin_info"] = torch.tensor(found.margins)
-    model = build(
-        given["D"],
-        given["n_classes"],
-        concept_names=numbered(given["K"]),
-        residual=True,
-        l2_penalty=given["l2_penalty"],
-    )
-    model.load_state_dict(PCBM.convert_state(case.param), strict=False)
-    features = case.input["emb"].requires_grad_()
-    output = model.forward_features(features)
-    loss = model.loss(output, {"label": case.input["labels"]})["loss"]
-    residual = model.residual_classifier
-    variables = {
-        "grad/emb": features,
-        "grad/residual_classifier.weight": residual.weight,
-        "grad/residual_classifier.bias": residual.bias,
-    }
-    return result | {
-        "output/projection": output.extras["distances"],
-        "output/pcbm_logits": model.classifier(output.latent),
-        "output/pcbmh_logits": output.prediction,
-        "output/pcbmh_loss": loss,
-        **case.gradients(loss, variables),
-    }
 
 
 @adapter("pcbm", "PosthocLinearCBM")
@@ -183,10 +148,9 @@ def test_large_penalty_empties_the_head():
     assert not model.classifier.weight.any()
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_interventions(residual):
+def test_interventions():
     data = planted()
-    model = build(num_samples=20, lam=1e-3, residual=residual)
+    model = build(num_samples=20, lam=1e-3)
     model.prepare(data)
     x = torch.stack([item["image"] for item in data.train_set])
     plain = model(x)
@@ -198,6 +162,34 @@ def test_interventions(residual):
     assert (corrected.prediction.softmax(1)[:, 2] - plain.prediction.softmax(1)[:, 2]).mean() > 0.2
     back = model.range.unit(corrected.latent * model.deviation + model.mean)
     torch.testing.assert_close(back[:, [1, 3, 4]], torch.ones(len(x), 3))
+
+
+def test_true_concepts_do_not_harm():
+    """Real digits: a person who corrects every concept, each of which is a fact of the class, is not worse off."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    inputs, labels = torch.tensor(digits.data).float() / 16, torch.tensor(digits.target)
+    concepts = torch.from_numpy(concept_matrix())[labels]
+    model = build(64, 10, concept_names=numbered(concepts.shape[1]))
+    model.prepare(module(inputs[:1200], labels[:1200], concepts[:1200], classes="0123456789"))
+    held_out, truth, answers = inputs[1200:], concepts[1200:], labels[1200:]
+    plain = model(held_out)
+    corrected = model(held_out, Intervention(torch.ones(concepts.shape[1], dtype=torch.bool), truth))
+    accuracies = [float((found.prediction.argmax(1) == answers).float().mean()) for found in (plain, corrected)]
+    assert accuracies[0] > 0.75
+    assert accuracies[1] == 1
+
+
+def test_absent_and_present_are_the_medians_of_images_without_and_with():
+    data = planted()
+    model = build(num_samples=20)
+    model.prepare(data)
+    distances = model(torch.stack([item["image"] for item in data.train_set])).extras["distances"]
+    truth = torch.stack([item["concepts"] for item in data.train_set]) > 0.5
+    for k in range(5):
+        torch.testing.assert_close(model.range.absent[k], distances[~truth[:, k], k].median())
+        torch.testing.assert_close(model.range.present[k], distances[truth[:, k], k].median())
 
 
 def test_contributions_sum_to_the_logits():
@@ -219,34 +211,6 @@ def test_editing_keeps_the_row_sum():
     torch.testing.assert_close(model.classifier.weight, once)
     model.edit(1, range(5))
     assert not model.classifier.weight[1].any()
-
-
-def test_residual_starts_from_pcbm_and_leaves_its_head_alone():
-    model = build(residual=True)
-    x, labels = torch.randn(6, 12), torch.tensor([0, 1, 2, 0, 1, 2])
-    torch.nn.init.zeros_(model.residual_classifier.weight)
-    torch.nn.init.zeros_(model.residual_classifier.bias)
-    output = model(x)
-    assert torch.equal(output.prediction, model.classifier(output.latent))
-    terms = model.loss(output, {"label": labels})
-    terms["loss"].backward()
-    assert model.classifier.weight.grad is None
-    assert model.residual_classifier.weight.grad.any()
-    assert terms["l2"] == 0
-    torch.testing.assert_close(terms["loss"], cross_entropy(output.prediction, labels))
-    assert [stage.trains for stage in model.stages()] == [("residual_classifier",)]
-
-
-@pytest.mark.parametrize("solver", ["glm", "sgd"])
-def test_two_classes_hear_their_concepts(solver):
-    """The released hybrid adds one logit to both classes, where it cancels."""
-    data = planted()
-    x, labels = (torch.stack([item[key] for item in data.train_set]) for key in ("image", "label"))
-    model = build(classes=2, residual=True, source="random", solver=solver, lam=1e-3)
-    model.prepare(module(x, (labels == 2).long(), None, classes=("day", "night")))
-    before = model(x).prediction.softmax(1)
-    model.classifier.weight[1, 0] += 1
-    assert (model(x).prediction.softmax(1) - before).abs().max() > 0.05
 
 
 def test_class_without_images_is_never_predicted():

@@ -2,7 +2,10 @@
 
 import argparse
 
-ABOUT = "Measure a trained model on its test split, or on other data with the same classes and concepts."
+ABOUT = (
+    "Measure a trained model on its test split, or on other data with the same classes and concepts; of concept models "
+    "also what its concepts are worth."
+)
 EXAMPLES = """
 python -m zoo eval latest
 python -m zoo eval latest --split val --json

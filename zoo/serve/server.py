@@ -5,7 +5,6 @@ import io
 import os
 import socket
 import sys
-import threading
 import warnings
 import webbrowser
 
@@ -78,10 +77,10 @@ def serve(trained: Trained, *, host: str, port: int, browser: bool) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     sock = listen(host, port)
     app = build_app(trained, host=host)
+    _warm_up(trained)
     url = url_of(sock)
     reach = "" if is_loopback(host) else ", open to everybody who reaches this computer"
     print(f"{trained.info.name} on {trained.info.data}: {url}  (Ctrl-C ends it{reach})", flush=True)
-    threading.Thread(target=_warm_up, args=(trained,), daemon=True).start()
     if browser and _has_display():
         webbrowser.open(url)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)

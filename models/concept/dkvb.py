@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.kernels.dispatch import exporting
+from zoo.kernels.kmeans import assign, kmeans
 from zoo.models.backbone import Backbone
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
-CHUNK = 2**25
-"""Distances that are held at a time."""
+FAR = 1e12
+"""Where keys stand that may not be chosen."""
 
 
 def nearest(heads: Tensor, keys: Tensor, *, topk: int = 1, allowed: Tensor | None = None) -> Tensor:
@@ -38,22 +40,26 @@ def nearest(heads: Tensor, keys: Tensor, *, topk: int = 1, allowed: Tensor | Non
     Returns:
         (B, C, topk, n) int64.
     """
-    batch, _, tokens, _ = heads.shape
     queries = heads.transpose(0, 1).flatten(1, 2)
-    at_once = max(1, CHUNK // max(1, queries.shape[1] * keys.shape[1]))
-    found = []
-    for first in range(0, len(keys), at_once):
-        part = slice(first, first + at_once)
-        # -|q - key|^2 / 2 up to |q|^2, which is the same for all keys
-        score = queries[part] @ keys[part].mT - 0.5 * keys[part].square().sum(-1)[:, None]
-        if allowed is not None:
-            score = score.masked_fill(~allowed[part, None], -torch.inf)
-        if topk == 1:
-            best = score.argmax(-1, keepdim=True)
-        else:
-            best = score.sort(dim=-1, descending=True, stable=True).indices[..., :topk]
-        found.append(best)
-    return torch.cat(found).unflatten(1, (batch, tokens)).permute(1, 0, 3, 2)
+    if allowed is not None:
+        keys = keys.masked_fill(~allowed[..., None], FAR)
+    if topk == 1:
+        found = assign(queries, keys)[0].long()[..., None]
+    elif exporting():
+        found = _closeness(queries, keys).topk(topk, dim=-1).indices
+    else:
+        # one codebook at a time: all their distances together would take gigabytes
+        found = torch.cat([_sorted(*pair)[..., :topk] for pair in zip(queries.split(1), keys.split(1))])
+    return found.unflatten(1, (heads.shape[0], heads.shape[2])).permute(1, 0, 3, 2)
+
+
+def _closeness(queries: Tensor, keys: Tensor) -> Tensor:
+    """-|q - key|^2 / 2 up to |q|^2 / 2, which is the same for all keys."""
+    return queries @ keys.mT - 0.5 * keys.square().sum(-1)[..., None, :]
+
+
+def _sorted(queries: Tensor, keys: Tensor) -> Tensor:
+    return _closeness(queries, keys).sort(dim=-1, descending=True, stable=True).indices
 
 
 def fetch(table: Tensor, indices: Tensor) -> Tensor:
@@ -176,10 +182,9 @@ class DKVB(ZooModel):
         points = heads.transpose(0, 1).flatten(1, 2)
         chosen = torch.rand(points.shape[:2], device=points.device).argsort(dim=1)[:, : self.keys.shape[1]]
         self.keys[:, : chosen.shape[1]] = points.gather(1, chosen[..., None].expand(-1, -1, points.shape[-1]))
-        for _ in range(steps):
-            count, total = self._assign(heads)
-            self.keys.copy_(torch.where(count[..., None] > 0, total / count[..., None].clamp(min=1), self.keys))
-        self.key_size.copy_(self._assign(heads)[0])
+        found = kmeans(points, init=self.keys, iterations=steps, tolerance=0.0)
+        self.keys.copy_(found.centroids)
+        self.key_size.copy_(found.counts)
         self.key_sum.copy_(self.keys * self.key_size[..., None])
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.kernels.dispatch import exporting
 from zoo.models.backbone import Backbone
 from zoo.models.concept.base import Groups, complete_groups
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
@@ -194,8 +195,14 @@ class ECBM(ZooModel):
 
     def forward_features(self, features: Tensor, intervene: Intervention | None = None) -> Output:
         """features (B, D). While training, predictions are the classes and states of least energy; in evaluation they
-        come from `infer`, whose logits of y are `prediction`."""
+        come from `infer`, whose logits of y are `prediction`.
+
+        Raises:
+            ValueError: while the model is traced for export: a descent is no feed-forward graph.
+        """
         extras = {"class_energy": self.class_energy(features), "concept_energy": self.concept_energy(features)}
+        if exporting():
+            raise ValueError(f"its prediction is a descent of {self.steps} steps along gradients of an energy")
         if self.training:
             concepts = (-extras["concept_energy"]).softmax(-1)[..., 1]
             return Output(-extras["class_energy"], concepts=concepts, latent=concepts, extras=extras)

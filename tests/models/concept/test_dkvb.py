@@ -114,13 +114,44 @@ def test_a_head_equal_to_a_key_fetches_that_pair_and_ties_go_to_the_lowest():
     assert nearest(heads, keys, topk=2)[0, :, :, 0].tolist() == [[2, 5]] * 3
 
 
-def test_chunks_of_codebooks_give_what_all_at_once_gives(monkeypatch):
+@pytest.mark.parametrize("topk", [1, 3])
+def test_the_nearest_are_those_of_all_distances(topk):
     heads, keys = torch.randn(5, 6, 2, 4), torch.randn(6, 9, 4)
-    together = nearest(heads, keys, topk=3)
-    monkeypatch.setattr("zoo.models.concept.dkvb.CHUNK", 1)
-    assert torch.equal(nearest(heads, keys, topk=3), together)
     distances = torch.cdist(heads.transpose(0, 1).flatten(1, 2), keys)
-    assert torch.equal(distances.topk(3, largest=False)[1], together.permute(1, 0, 3, 2).flatten(1, 2))
+    expected = distances.topk(topk, largest=False)[1]
+    assert torch.equal(nearest(heads, keys, topk=topk).permute(1, 0, 3, 2).flatten(1, 2), expected)
+
+
+@pytest.mark.parametrize("topk", [1, 3])
+def test_forbidden_keys_are_taken_last(topk):
+    heads, keys = torch.randn(7, 3, 2, 4), torch.randn(3, 9, 4)
+    allowed = torch.arange(9).expand(3, 9) % 2 == 0
+    expected = nearest(heads, keys[:, ::2], topk=topk) * 2
+    assert torch.equal(nearest(heads, keys, topk=topk, allowed=allowed), expected)
+
+
+@pytest.mark.parametrize("topk", [1, 3])
+@pytest.mark.parametrize("splitter", ["chunk", "random_projection"])
+def test_exports_for_any_batch(topk, splitter):
+    model = build(topk=topk, splitter=splitter)
+    nn.init.normal_(model.values)
+    model.train()(torch.randn(6, 12))
+    model.eval()
+
+    class Answer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, features):
+            output = self.model.forward_features(features)
+            return output.prediction, output.code
+
+    exported = torch.export.export(Answer(), (torch.randn(2, 12),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for count in (1, 5):
+        features = torch.randn(count, 12)
+        for found, expected in zip(exported.module()(features), Answer()(features)):
+            torch.testing.assert_close(found, expected)
 
 
 def test_scaling_keys_and_heads_keeps_the_code():

@@ -246,6 +246,11 @@ def test_it_predicts_under_inference_mode_and_gives_parameters_no_gradient():
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_it_says_why_it_is_no_graph():
+    with pytest.raises(ValueError, match="a descent of 100 steps along gradients"):
+        torch.export.export(build().eval(), (torch.randn(2, 6),))
+
+
 def test_every_parameter_learns():
     model = build().train()
     batch = {"concepts": torch.randint(2, (9, 4)).float(), "label": torch.randint(3, (9,))}

@@ -7,22 +7,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.kernels.linear.chunks import by_chunks
+from zoo.kernels.linear.op import linear_attention_op, runs_kernel
 from zoo.kernels.linear.precision import accumulated
-from zoo.kernels.linear.reference import weighted_mean
+from zoo.kernels.linear.reference import weighted_mean, weights_of
 
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, eps: float = 1e-6) -> Tensor:
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, eps: float = 1e-6) -> Tensor:
     """y_i = sum_j <q_i, k_j> v_j / (sum_j <q_i, k_j> + eps) of features that are not negative.
 
-    q (B, H, M, C), k (B, H, N, C), v (B, H, N, V) -> (B, H, M, V), in the dtype of v. Sums are float32 or wider; keys
-    meet values first where that is cheaper, queries meet keys first where tokens are few.
+    q (B, H, M, C), k (B, H, N, C), v (B, H, N, V) -> (B, H, M, V), in the dtype of v. causal: keys j <= i, needs M = N.
+    Sums are float32 or wider; keys meet values first where that is cheaper, queries meet keys first where tokens are
+    few. One fused kernel on a GPU, for up to 64 channels and values.
+
+    Raises ValueError for a causal call with other queries than keys.
     """
+    if causal and q.shape[2] != k.shape[2]:
+        raise ValueError(f"causal attention needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
+    if runs_kernel(q, k, v):
+        return linear_attention_op(q, k, v, "linear", causal, eps)[0]
     with accumulated(q, k, v) as (wide_q, wide_k, wide_v):
-        queries, channels, keys, values = *q.shape[2:], *v.shape[2:]
-        if queries * keys * (channels + values) <= channels * values * (queries + keys):
-            return weighted_mean(wide_q @ wide_k.mT, wide_v, eps=eps).to(v.dtype)
-        total = wide_k.sum(-2).unsqueeze(-1)  # (B, H, C, 1)
-        return (wide_q @ (wide_k.mT @ wide_v) / (wide_q @ total + eps)).to(v.dtype)
+        return _attend(wide_q, wide_k, wide_v, causal, eps).to(v.dtype)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, eps: float) -> Tensor:
+    queries, channels, keys, values = *q.shape[2:], *v.shape[2:]
+    if queries * keys * (channels + values) <= channels * values * (queries + keys):
+        return weighted_mean(weights_of(q, k, kind="linear", causal=causal), v, eps=eps)
+    if causal:
+        sums = by_chunks(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), kind="linear")
+        return sums[..., :-1] / (sums[..., -1:] + eps)
+    return q @ (k.mT @ v) / (q @ k.sum(-2).unsqueeze(-1) + eps)
 
 
 def simplified_linear_attention(
@@ -46,4 +61,8 @@ def simplified_linear_attention(
         raise ValueError(f"a grid of {grid[0]} x {grid[1]} does not hold {v.shape[2]} tokens")
     images = v.flatten(0, 1).mT.unflatten(-1, grid)  # (B H, C, rows, columns)
     local = F.conv2d(images, kernel, kernel_bias, padding=kernel.shape[-1] // 2, groups=v.shape[-1])
-    return linear_attention(torch.relu(q), torch.relu(k), v, eps=eps) + local.flatten(2).mT.unflatten(0, v.shape[:2])
+    if runs_kernel(q, k, v):
+        y, _ = linear_attention_op(q, k, v, "relu", False, eps)
+    else:
+        y = linear_attention(torch.relu(q), torch.relu(k), v, eps=eps)
+    return y + local.flatten(2).mT.unflatten(0, v.shape[:2])

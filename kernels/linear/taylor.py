@@ -9,40 +9,30 @@ The paper alternates layers of it with layers of exact attention in a window (`a
 import torch
 from torch import Tensor
 
+from zoo.kernels.linear.chunks import by_chunks, taylor_features
+from zoo.kernels.linear.op import linear_attention_op, runs_kernel
 from zoo.kernels.linear.precision import accumulated
 from zoo.kernels.linear.reference import taylor_weights, weighted_mean
-
-CHUNK = 64
-
-
-def taylor_features(x: Tensor, *, folded: bool = False) -> Tensor:
-    """phi: (..., f) -> (..., 1 + f + f^2). folded: x_a x_b and x_b x_a in one feature, 1 + f + f (f + 1) / 2; the same
-    inner products."""
-    f = x.shape[-1]
-    square = x.unsqueeze(-1) * x.unsqueeze(-2) * (2 * f) ** -0.5
-    if folded:
-        rows, columns = torch.triu_indices(f, f, device=x.device)
-        square = square[..., rows, columns] * torch.where(rows == columns, 1.0, 2**0.5).to(x.dtype)
-    else:
-        square = square.flatten(-2)
-    return torch.cat([torch.ones_like(x[..., :1]), x * f**-0.25, square], -1)
 
 
 def taylor_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, eps: float = 1e-12) -> Tensor:
     """y_i = sum_j w_ij v_j / (sum_j w_ij + eps): q (B, H, M, f), k (B, H, N, f), v (B, H, N, V) -> (B, H, M, V).
 
     causal: keys j <= i, needs M = N. Few tokens take the matrix of weights, many the state phi(k)^T [v, 1], whichever
-    needs fewer multiplications; sums are float32 or wider, the result has the dtype of v.
+    needs fewer multiplications; sums are float32 or wider, the result has the dtype of v. One fused kernel on a GPU,
+    for up to 64 channels and values.
 
     Raises ValueError for a causal call with other queries than keys.
     """
     if causal and q.shape[2] != k.shape[2]:
         raise ValueError(f"causal attention needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
+    if runs_kernel(q, k, v):
+        return linear_attention_op(q, k, v, "taylor", causal, eps)[0]
     with accumulated(q, k, v) as (wide_q, wide_k, wide_v):
         if _matrix_is_cheaper(q.shape[2], k.shape[2], k.shape[3], v.shape[-1]):
             return weighted_mean(taylor_weights(wide_q, wide_k, causal=causal), wide_v, eps=eps).to(v.dtype)
         with_one = torch.cat([wide_v, torch.ones_like(wide_v[..., :1])], -1)
-        sums = _by_chunks(wide_q, wide_k, with_one) if causal else _by_state(wide_q, wide_k, with_one)
+        sums = by_chunks(wide_q, wide_k, with_one, kind="taylor") if causal else _by_state(wide_q, wide_k, with_one)
         return (sums[..., :-1] / (sums[..., -1:] + eps)).to(v.dtype)
 
 
@@ -53,17 +43,3 @@ def _matrix_is_cheaper(queries: int, keys: int, f: int, values: int) -> bool:
 
 def _by_state(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return taylor_features(q, folded=True) @ (taylor_features(k, folded=True).mT @ v)
-
-
-def _by_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Within a chunk the matrix of weights, from earlier chunks their state."""
-    done = []
-    state = None
-    for q_chunk, k_chunk, v_chunk in zip(*(x.split(CHUNK, dim=2) for x in (q, k, v))):
-        sums = taylor_weights(q_chunk, k_chunk, causal=True) @ v_chunk
-        if state is not None:
-            sums = sums + taylor_features(q_chunk, folded=True) @ state
-        update = taylor_features(k_chunk, folded=True).mT @ v_chunk
-        state = update if state is None else state + update
-        done.append(sums)
-    return torch.cat(done, 2)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_compiled, check_exported
+from tests.kernels.harness import check_ahead, check_compiled, check_exported, interpreter_test
 from zoo.kernels.attention import attention
 from zoo.kernels.linear import (
     linear_attention,
@@ -16,7 +16,10 @@ from zoo.kernels.linear import (
     taylor_attention,
     taylor_features,
 )
-from zoo.kernels.linear.reference import band, scatterbrain_weights, taylor_weights, weighted_mean
+from zoo.kernels.linear.op import linear_attention_backward_op, linear_attention_op
+from zoo.kernels.linear.reference import band, scatterbrain_weights, taylor_weights, weighted_mean, weights_of
+
+test_interpreter = pytest.mark.slow(interpreter_test("interpret_linear.py", timeout=600))
 
 
 @adapter("slab_sla", "SimplifiedLinearAttention.swin")
@@ -123,6 +126,45 @@ def test_linear_attention_in_either_order_is_the_weighted_mean(tokens):
     assert_same(linear_attention(q, k, v), weighted_mean(q @ k.mT, v, eps=1e-6), variables)
 
 
+@pytest.mark.parametrize("tokens", [1, 5, 131])
+def test_causal_linear_attention_is_the_weighted_mean(tokens):
+    variables = qkv(tokens)
+    q, k, v = torch.relu(variables[0]), torch.relu(variables[1]), variables[2]
+    assert_same(linear_attention(q, k, v, True), weighted_mean((q @ k.mT).tril(), v, eps=1e-6), variables)
+
+
+@pytest.mark.parametrize("kind", ["linear", "relu", "taylor"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_operator_has_the_gradient_of_its_formula(kind, causal):
+    variables = qkv(12)
+    q, k, v = (x.abs() if kind == "linear" else x for x in variables)
+    y, z = linear_attention_op(q, k, v, kind, causal, 1e-2)
+    weights = weights_of(q, k, kind=kind, causal=causal)
+    torch.testing.assert_close(z, weights.sum(-1) + 1e-2)
+    assert_same(y, weighted_mean(weights, v, eps=1e-2), variables)
+
+
+def test_operators_are_registered_soundly():
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = (x.detach().abs().to(dtype).requires_grad_() for x in qkv(12))
+        torch.library.opcheck(linear_attention_op, (q, k, v, "taylor", True, 1e-12))
+    q, k, v = (x.detach() for x in (q, k, v))
+    y, z = linear_attention_op(q, k, v, "relu", False, 1e-6)
+    torch.library.opcheck(linear_attention_backward_op, (torch.randn_like(y), q, k, v, y, z, "relu", False))
+
+
+def test_the_choice_between_tiles_and_states():
+    from zoo.kernels.linear.launch import plan
+
+    def parts(tokens: int, causal: bool) -> tuple[bool, bool]:
+        return plan(tokens, tokens, 16, 64, kind="taylor", causal=causal)[:2]
+
+    assert [parts(197, False), parts(197, True)] == [(True, False), (True, False)]
+    assert [parts(4096, False), parts(4096, True)] == [(False, True), (True, True)]
+    assert plan(100, 100, 64, 64, kind="relu", causal=False)[:2] == (False, True)
+    assert plan(49, 49, 64, 64, kind="relu", causal=False)[:2] == (True, False)
+
+
 def test_a_query_without_a_positive_entry_gets_the_convolution_alone():
     q, k, v = qkv(12, 4, 4)
     kernel = torch.randn(4, 1, 3, 3, dtype=torch.float64)
@@ -192,6 +234,7 @@ PROJECTION = torch.linspace(-1, 1, 12).view(2, 6)
 
 FUNCTIONS = {
     "simplified": lambda q, k, v: linear_attention(q.relu(), k.relu(), v),
+    "causal": lambda q, k, v: linear_attention(q.relu(), k.relu(), v, True),
     "taylor": taylor_attention,
     "causal taylor": lambda q, k, v: taylor_attention(q, k, v, True),
     "scatterbrain": lambda q, k, v: scatterbrain_attention(
@@ -222,9 +265,18 @@ def test_wrong_arguments_are_named():
     q, k, v = qkv(12)
     with pytest.raises(ValueError, match="grid of 3 x 3 does not hold 12 tokens"):
         simplified_linear_attention(q, k, v, torch.zeros(5, 1, 3, 3), grid=(3, 3))
-    with pytest.raises(ValueError, match="as many queries as keys, not 11 and 12"):
-        taylor_attention(q[:, :, 1:], k, v, True)
+    for function in (taylor_attention, linear_attention):
+        with pytest.raises(ValueError, match="as many queries as keys, not 11 and 12"):
+            function(q[:, :, 1:], k, v, True)
     with pytest.raises(ValueError, match="as many queries as keys, not 11 and 12"):
         scatterbrain_attention(q[:, :, 1:], k, v, torch.zeros(2, 6), window=(1, 1))
     with pytest.raises(ValueError, match="must not be negative"):
         scatterbrain_attention(q, k, v, torch.zeros(2, 6), window=(-1, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+def test_resources(target):
+    from zoo.kernels.linear.launch import configurations
+
+    check_ahead(configurations(amd=target.startswith("gfx")), target, matrix=True)

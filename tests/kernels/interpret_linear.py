@@ -1,0 +1,66 @@
+"""The linear-attention kernels in the interpreter, forward and backward, with guard bands."""
+
+import pytest
+import torch
+
+from tests.kernels.harness import GuardBands, close
+from zoo.kernels.linear import launch, reference
+
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (1, 70, 70, 3, 7),
+    (1, 33, 33, 17, 33),
+    (2, 0, 0, 4, 3),
+    (0, 3, 3, 4, 3),
+]
+PLANS = {
+    "near": lambda m, n: launch.Plan(True, False, max(m, n, 1), 1),
+    "far": lambda m, n: launch.Plan(False, True, n, 1),
+}
+
+
+def check(shape, kind, causal, chosen):
+    heads, queries, keys, channels, values = shape
+    torch.manual_seed(0)
+    sizes = ((queries, channels), (keys, channels), (keys, values), (queries, values))
+    q, k, v, dy = (torch.randn(heads, 2, *size) for size in sizes)
+    if kind == "linear":
+        q, k = q.abs(), k.abs()
+    with GuardBands() as guard:
+        given = [guard.input(x) for x in (q, k, v)]
+        y, z = launch.forward(*given, kind, causal, 1e-3, chosen)
+        grads = launch.backward(guard.input(dy), *given, y, z, kind, causal, chosen)
+        guard.check(y, z, *grads)
+    wide = [x.double().requires_grad_() for x in (q, k, v)]
+    want, sums = reference.attend(*wide, kind=kind, causal=causal, eps=1e-3)
+    close(z, sums, tolerance=5e-6)
+    close(y, want, tolerance=2e-5)
+    for got, expected in zip(grads, torch.autograd.grad(want, wide, dy.double())):
+        close(got, expected, tolerance=5e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["linear", "relu", "taylor"])
+@pytest.mark.parametrize("name", PLANS)
+def test_without_a_mask(shape, kind, name, monkeypatch):
+    if not shape[2] and name == "far":
+        pytest.skip("no keys: no state")
+    monkeypatch.setattr(launch, "CHUNK", 50)
+    check(shape, kind, False, PLANS[name](*shape[1:3]))
+
+
+@pytest.mark.parametrize("kind", ["relu", "taylor"])
+def test_more_keys_than_queries(kind):
+    for name in PLANS:
+        check((1, 3, 70, 2, 5), kind, False, PLANS[name](3, 70))
+        check((1, 40, 2, 2, 5), kind, False, PLANS[name](40, 2))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["linear", "taylor"])
+@pytest.mark.parametrize("chunk", [None, 64])
+def test_causal(shape, kind, chunk):
+    if chunk is not None and not shape[2]:
+        pytest.skip("no keys: no state")
+    chosen = launch.Plan(True, True, chunk or 1, -(-shape[2] // (chunk or 1)))
+    check(shape, kind, True, PLANS["near"](*shape[1:3]) if chunk is None else chosen)

@@ -26,7 +26,7 @@ def concept_sections(
         _confused(run, info, found),
         _classes(info, model, found),
         _corrections(metrics),
-        _worth(metrics),
+        _worth(metrics, len(info.concept_names)),
     ]
     return [section for section in sections if section is not None]
 
@@ -138,14 +138,15 @@ def by_chance(samples: float) -> float:
     return 100 / samples**0.5
 
 
-def _worth(metrics: dict[str, Any]) -> Section | None:
+def _worth(metrics: dict[str, Any], concepts: int) -> Section | None:
     """The yardstick, its control, and leakage."""
     bars: dict[str, float] = {}
     sentences = []
     if "acc_nec5" in metrics:
         bars["as trained"] = metrics["acc"]
         named, random = metrics["acc_nec5"], metrics["acc_nec5_random"]
-        bars |= {"five named concepts a class": named, "five random directions a class": random}
+        several = "five" if concepts > 5 else f"all {concepts}"
+        bars |= {f"{several} named concepts a class": named, f"{several} random directions a class": random}
         gap = 100 * (named - random)
         verdict = (
             f"the names are worth {gap:.1f} points"
@@ -153,8 +154,8 @@ def _worth(metrics: dict[str, Any]) -> Section | None:
             else "a difference that chance may make, so the names are not shown to be worth more than random directions"
         )
         sentences.append(
-            f"If a class may lean on five named concepts only, {named:.1%} of the answers are right; with five random "
-            f"directions in their place, {random:.1%}: {verdict}."
+            f"If a class may lean on {several} named concepts only, {named:.1%} of the answers are right; with as many "
+            f"random directions in their place, {random:.1%}: {verdict}."
         )
     if "leakage" in metrics:
         points = 100 * metrics["leakage"]

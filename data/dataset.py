@@ -12,7 +12,8 @@ from zoo.data.transforms import Transform, augment
 
 
 class Split(Dataset):
-    """Items `indices` of a source as `image` (C, H, W), `label`, `index` and, where the data have them, `concepts`.
+    """Items `indices` of a source as `image` (C, H, W), `label`, `index` and, where the data have them, `concepts` and
+    `caption`, a string: of several the next one in each epoch.
 
     augmented: vary the pictures (see `transforms.augment`, also for `flip`) by random numbers that depend on the seed,
     the epoch and the index only, whatever worker reads them. transform None: pictures as they are read.
@@ -61,6 +62,9 @@ class Split(Dataset):
         item: dict[str, Any] = {"label": int(label) if label.ndim == 0 else torch.from_numpy(label), "index": index}
         if self.source.concepts is not None:
             item["concepts"] = torch.from_numpy(self.source.concepts[where])
+        if self.source.captions is not None:
+            captions = self.source.captions[where]
+            item["caption"] = captions[int(self.epoch) % len(captions)]
         return item
 
     def image(self, index: int) -> Tensor:

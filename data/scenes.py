@@ -36,10 +36,14 @@ def to_concepts(values: np.ndarray) -> np.ndarray:
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
+def in_words(values: np.ndarray) -> dict[str, str]:
+    """One scene's values by attribute: {"shape": "cross", ...}."""
+    return {attribute: names[value] for (attribute, names), value in zip(ATTRIBUTES.items(), values.tolist())}
+
+
 def describe(values: np.ndarray) -> str:
     """One scene's values as a caption: "a small striped red cross on the left, against snow"."""
-    words = {attribute: names[value] for (attribute, names), value in zip(ATTRIBUTES.items(), values.tolist())}
-    return "a {size} {fill} {colour} {shape} on the {position}, against {background}".format(**words)
+    return "a {size} {fill} {colour} {shape} on the {position}, against {background}".format(**in_words(values))
 
 
 def render(values: np.ndarray, jitter: np.ndarray, noise: np.ndarray, *, shifted: bool = False) -> np.ndarray:

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import numpy as np
 
+from zoo.data.captions import draw_captions
 from zoo.data.contract import Facts, Preprocessing
 from zoo.data.errors import DataError
 from zoo.data.module import ZooDataModule
-from zoo.data.scenes import ATTRIBUTES, CONCEPTS, JITTERS, describe, render, to_concepts
+from zoo.data.scenes import ATTRIBUTES, CONCEPTS, JITTERS, describe, in_words, render, to_concepts
 from zoo.data.source import ArraySource, Source
 
 CHUNK = 32
@@ -33,7 +35,10 @@ class ShapesDataModule(ZooDataModule):
         label_from: the attributes that determine the class.
         spurious: share of the training and validation pictures whose background follows the class instead of chance.
         domain: "source", or "shifted" for another camera.
-        held_out: how many of the 16 pairs of shape and colour occur in the test split only, which then holds no others.
+        held_out: how many combinations of values of the attributes `held_out_from` occur in the test split only, which
+            then holds no others. With the default attributes there are 16 pairs of shape and colour.
+        captions: sentences about each scene that the batches carry, another one in each epoch (`zoo.data.captions`);
+            those of train and val mention no combination that is held out.
     """
 
     def __init__(
@@ -47,12 +52,15 @@ class ShapesDataModule(ZooDataModule):
         spurious: float = 0.0,
         domain: Literal["source", "shifted"] = "source",
         held_out: int = 0,
+        held_out_from: Sequence[str] = ("shape", "colour"),
+        captions: int = 0,
         **base: Any,
     ):
         super().__init__(**base)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.pixels, self.label_from, self.spurious = pixels, tuple(label_from), spurious
-        self.domain, self.held_out = domain, held_out
+        self.domain, self.sentences = domain, captions
+        self.held_out, self.held_out_from = held_out, tuple(held_out_from)
         self._scenes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property
@@ -84,18 +92,25 @@ class ShapesDataModule(ZooDataModule):
 
     def check(self) -> list[str]:
         attributes = ", ".join(ATTRIBUTES)
-        unknown = [name for name in self.label_from if name not in ATTRIBUTES]
-        problems = [f"data.label_from: no attribute {name!r}; choose from {attributes}" for name in unknown]
-        if not self.label_from or len(set(self.label_from)) < len(self.label_from):
-            problems.append(f"data.label_from={list(self.label_from)}: name attributes, once each: {attributes}")
+        problems = []
+        for argument, names in (("label_from", self.label_from), ("held_out_from", self.held_out_from)):
+            unknown = [name for name in names if name not in ATTRIBUTES]
+            problems += [f"data.{argument}: no attribute {name!r}; choose from {attributes}" for name in unknown]
+            if not names or len(set(names)) < len(names):
+                problems.append(f"data.{argument}={list(names)}: name attributes, once each: {attributes}")
         if not 0 <= self.spurious <= 1:
             problems.append(f"data.spurious={self.spurious}: give a share from 0 to 1")
         if self.spurious and "background" in self.label_from:
             problems.append("data.spurious: the background is part of the class here; take it out of data.label_from")
         if self.domain not in ("source", "shifted"):
             problems.append(f"data.domain={self.domain}: choose source or shifted")
-        if not 0 <= self.held_out <= 12:
-            problems.append(f"data.held_out={self.held_out}: give a number of pairs from 0 to 12")
+        if self.held_out_from and set(self.held_out_from) <= set(ATTRIBUTES):
+            combinations = len(self._combinations())
+            if not 0 <= self.held_out <= combinations * 3 // 4:
+                most = combinations * 3 // 4
+                problems.append(f"data.held_out={self.held_out}: give 0 to {most} of {combinations} combinations")
+        if self.sentences < 0:
+            problems.append(f"data.captions={self.sentences}: give a number of sentences for each scene, or 0")
         small = [f"data.{split}_size={size}: give at least 1" for split, size in self.sizes.items() if size < 1]
         return problems + small + ([f"data.pixels={self.pixels}: give at least 16"] if self.pixels < 16 else [])
 
@@ -110,8 +125,20 @@ class ShapesDataModule(ZooDataModule):
                 noise = rng.standard_normal((len(values[part]), self.pixels, self.pixels), dtype=np.float32)
                 pictures.append(render(values[part], jitter[part], noise, shifted=self.domain == "shifted"))
             concepts, labels = to_concepts(values), self.labels_of(values)
-            sources[split] = ArraySource(np.concatenate(pictures), labels, concepts=concepts)
+            captions = self.draw_captions(split) if self.sentences else None
+            sources[split] = ArraySource(np.concatenate(pictures), labels, concepts=concepts, captions=captions)
         return sources
+
+    def draw_captions(self, split: str) -> list[list[str]]:
+        """For each scene of a split `captions` sentences that mention some of its attributes."""
+        rng = Random(f"{self.seed} {split}")
+        names = self.held_out_from
+        unseen = [
+            {name: ATTRIBUTES[name][value] for name, value in zip(names, row)}
+            for row in ([] if split == "test" else self._combinations()[: self.held_out].tolist())
+        ]
+        values, _ = self.scenes(split)
+        return [draw_captions(in_words(row), self.sentences, rng, unseen=unseen) for row in values]
 
     def scenes(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """(N, attributes) value numbers and (N, JITTERS) numbers in [0, 1) of a split's scenes."""
@@ -122,8 +149,10 @@ class ShapesDataModule(ZooDataModule):
             counts = [len(values) for values in ATTRIBUTES.values()]
             values = np.floor(uniform[:, : len(counts)] * counts).astype(np.int64)
             if self.held_out:
-                pairs = self._pairs(split)
-                values[:, :2] = pairs[np.floor(uniform[:, 0] * len(pairs)).astype(np.int64)]
+                order = self._combinations()
+                allowed = order[: self.held_out] if split == "test" else order[self.held_out :]
+                columns = [list(ATTRIBUTES).index(name) for name in self.held_out_from]
+                values[:, columns] = allowed[np.floor(uniform[:, 0] * len(allowed)).astype(np.int64)]
             if self.spurious and split != "test":
                 background, count = list(ATTRIBUTES).index("background"), len(ATTRIBUTES["background"])
                 planted = uniform[:, len(counts)] < self.spurious
@@ -165,9 +194,10 @@ class ShapesDataModule(ZooDataModule):
             with (root / name).open("w", newline="") as stream:
                 csv.writer(stream).writerows([["file", *header], *lines])
 
-    def _pairs(self, split: str) -> np.ndarray:
-        """(P, 2) the pairs of shape and colour that a split draws from."""
-        pairs = np.array(list(product(range(len(ATTRIBUTES["shape"])), range(len(ATTRIBUTES["colour"])))))
-        # along the diagonals, so that each shape and each colour stays in training
-        order = np.lexsort((pairs[:, 0], (pairs[:, 1] - pairs[:, 0]) % len(ATTRIBUTES["colour"])))
-        return pairs[order[: self.held_out]] if split == "test" else pairs[order[self.held_out :]]
+    def _combinations(self) -> np.ndarray:
+        """All combinations of values (C, len(held_out_from)), those first that are held out first."""
+        counts = [len(ATTRIBUTES[name]) for name in self.held_out_from]
+        rows = np.array(list(product(*map(range, counts))))
+        # along the diagonals, so that each value, and each combination of all but one, stays in training
+        diagonal = (rows[:, 1:].sum(1) - rows[:, 0]) % max(counts)
+        return rows[np.lexsort((*rows.T[::-1], diagonal))]

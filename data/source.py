@@ -13,12 +13,13 @@ class Source:
     """Labels, names and concepts of all items at once, pictures one at a time.
 
     labels: (N,) int64 classes, or (N, T) float32 targets. names: (N,) what an error or a report calls an item.
-    concepts: (N, K) float32 in [0, 1], or None.
+    concepts: (N, K) float32 in [0, 1], or None. captions: (N,) sentences about each item, or None.
     """
 
     labels: np.ndarray
     names: Sequence[str]
     concepts: np.ndarray | None = None
+    captions: Sequence[Sequence[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,8 +43,10 @@ class ArraySource(Source):
         *,
         concepts: np.ndarray | None = None,
         names: Sequence[str] | None = None,
+        captions: Sequence[Sequence[str]] | None = None,
     ):
         self.images, self.labels, self.concepts = images, labels.astype(np.int64), concepts
+        self.captions = captions
         self.names = names if names is not None else [str(index) for index in range(len(images))]
 
     def read(self, index: int) -> Any:

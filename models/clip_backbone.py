@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.models import shapes_clip
 from zoo.models.backbone import Backbone, first_sentence
 
 
 class Clip(Backbone):
     """CLIP's image embedding, not normalised, with `encode_text` for the words beside it.
 
-    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`. pretrained: a tag of open_clip or a local file
-    (read without executing pickle); None or false starts from random weights. Warns where the weights were trained with
-    QuickGELU and the architecture has GELU, which changes every number without an error.
+    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or `shapes_clip`, the one that ships with the
+    zoo (see `zoo.models.shapes_clip`). pretrained: a tag or a local file (read without executing pickle); None or false
+    starts from random weights. Warns where the weights were trained with QuickGELU and the architecture has GELU, which
+    changes every number without an error.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), or weights out of reach.
@@ -33,8 +35,7 @@ class Clip(Backbone):
         self.clip = create(name, pretrained)
         settings = self.clip.visual.preprocess_cfg
         self.input_size = pair(settings["size"])
-        if pretrained or ":" in name:
-            self.preprocessing = preprocessing_of(settings, self.input_size)
+        self.preprocessing = preprocessing_of(settings, self.input_size)
         device = next(self.clip.parameters()).device
         # the towers of open_clip name their widths differently: one blank image tells both
         self.eval()
@@ -57,10 +58,19 @@ class Clip(Backbone):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """K texts -> (K, feature_dim), not normalised, each text as it stands without a template."""
+        return self.clip.encode_text(self.tokenize(texts).to(next(self.clip.parameters()).device))
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """K texts -> (K, context length) numbers of words or of parts of words.
+
+        Raises:
+            ValueError: a word that `shapes_clip` does not know.
+        """
+        if self.name == shapes_clip.NAME:
+            return shapes_clip.tokenizer()(texts)
         import open_clip
 
-        tokens = open_clip.get_tokenizer(self.name)(list(texts))
-        return self.clip.encode_text(tokens.to(next(self.clip.parameters()).device))
+        return open_clip.get_tokenizer(self.name)(list(texts))
 
 
 def check_names(name: str, pretrained: str | None) -> None:
@@ -71,9 +81,11 @@ def check_names(name: str, pretrained: str | None) -> None:
         if name.startswith("local-dir:") and not (folder / "open_clip_config.json").is_file():
             raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
+    if name == shapes_clip.NAME:
+        return
     known = open_clip.list_models()
     if name not in known:
-        raise ValueError(f"unknown network of open_clip {name!r}: {nearest(name, known)}")
+        raise ValueError(f"unknown network of open_clip {name!r}: {nearest(name, [*known, shapes_clip.NAME])}")
     if pretrained is None:
         return
     if Path(pretrained).is_file():
@@ -101,6 +113,11 @@ def nearest(word: str, names: Sequence[str]) -> str:
 
 
 def create(name: str, pretrained: str | None) -> Any:
+    if name == shapes_clip.NAME:
+        clip = shapes_clip.build()
+        if pretrained is not None:
+            shapes_clip.load_weights(clip, pretrained)
+        return clip
     import open_clip
 
     try:

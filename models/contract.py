@@ -82,8 +82,10 @@ class ZooModel(nn.Module):
     Class attributes:
         training_only: prefixes of state_dict keys that inference does not need (a teacher); they stay out of
             `model.safetensors`.
+        instead_of_training: of a model that predicts no classes or values, so that `train` refuses it with this line.
     """
 
+    instead_of_training: ClassVar[str] = ""
     training_only: ClassVar[tuple[str, ...]] = ()
     concept_names: tuple[str, ...] = ()
     backbone: "Backbone"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import build_model, construct
+from zoo.build import build_model, construct, locate
 from zoo.errors import MissingDependency, UserError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def preflight(config: dict[str, Any], datamodule: "ZooDataModule") -> None:
         UserError: with every mistake found.
         MissingDependency: the logger's package is absent.
     """
+    if instead := getattr(locate(config["model"]["_target_"]), "instead_of_training", ""):
+        raise UserError(f"{config['model_name']} is not trained, {instead}")
     mistakes = _wrong_model(config, datamodule) + _wrong_trainer(config["trainer"], datamodule)
     if mistakes:
         raise UserError(*mistakes)

@@ -37,7 +37,8 @@ class ApproximatedPrompts(nn.Module):
 
     def forward(self, attended: Tensor, tokens: Tensor) -> Tensor:
         """attended h and tokens z, both (..., D)."""
-        keys = self.prompts + self.up(self.down(self.prompts))
+        # not as calls of the layers: torch's counter of operations fails where a parameter is a module's input
+        keys = self.prompts + F.linear(F.linear(self.prompts, self.down.weight), self.up.weight)
         scores = self.dropout(F.relu(tokens @ keys.mT))
         strongest = scores.amax(-1, keepdim=True).detach()
         return self.scale.exp() * (attended + strongest * (scores @ self.prompts))

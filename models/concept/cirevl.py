@@ -130,6 +130,7 @@ class CIReVL(ZooModel):
         captioner, rewriter: made from these arguments; assign any callable of the same form.
     """
 
+    instead_of_training = 'it finds images and has no classes: python -m zoo search "TEXT" IMAGES --but "WHAT DIFFERS"'
     gallery: Tensor
 
     def __init__(

@@ -37,21 +37,11 @@ def class_prompts(
     return [prompts + prompts[:1] * (longest - len(prompts)) for prompts in each]
 
 
-def tokenize(backbone: Backbone, texts: Sequence[str]) -> Tensor:
-    """Token ids (len(texts), context length); a backbone with words of its own brings `tokenize`."""
-    own: Any = getattr(backbone, "tokenize", None)
-    if own is not None:
-        return own(texts)
-    import open_clip
-
-    return open_clip.get_tokenizer(str(backbone.name))(list(texts))
-
-
 class TunedClip(ZooModel):
     """A frozen CLIP whose towers learn through what a subclass attaches to them.
 
     Args:
-        backbone: a CLIP with `clip`, the model of open_clip.
+        backbone: a CLIP with `clip`, the model of open_clip, and `tokenize`.
         class_names: as they stand in the prompts.
         template: with one pair of braces for the class.
         descriptions: class name -> further texts.
@@ -80,7 +70,8 @@ class TunedClip(ZooModel):
         backbone.frozen = False
         self.label_smoothing, self.text_learns = label_smoothing, text_learns
         prompts = class_prompts(class_names, template, descriptions)
-        flat = tokenize(backbone, [prompt for each in prompts for prompt in each])
+        towers: Any = backbone
+        flat = towers.tokenize([prompt for each in prompts for prompt in each])
         self.register_buffer("tokens", flat.unflatten(0, (len(prompts), -1)))
         self._class_features: Tensor | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module.forget())
@@ -90,7 +81,8 @@ class TunedClip(ZooModel):
         self._class_features = None
 
     def train(self, mode: bool = True) -> "TunedClip":
-        self.forget()
+        if mode != self.training:
+            self.forget()
         return super().train(mode)
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]

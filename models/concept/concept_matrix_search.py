@@ -54,8 +54,8 @@ class ConceptMatrixSearch(ZooModel):
         variant: Variant = "similarity",
     ):
         super().__init__()
-        check_text_tower(backbone)
         self.concept_names, self.class_names = tuple(concepts or concept_names), tuple(class_names)
+        check_text_tower(backbone, [*self.concept_names, *self.class_names])
         if not self.concept_names:
             raise ValueError("no concepts: give concepts=[...], or take data that name some")
         if len(self.class_names) != num_outputs:

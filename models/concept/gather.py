@@ -53,17 +53,19 @@ def _part(backbone: nn.Module, batch: Batch, device: torch.device) -> dict[str, 
     return {"features": features, **kept}
 
 
-def check_text_tower(backbone: nn.Module) -> None:
-    """Refuse a backbone that cannot read words.
+def check_text_tower(backbone: Any, texts: Sequence[str] = ()) -> None:
+    """Refuse a backbone that cannot read words, or not these, before anything slow starts.
 
     Raises:
-        ValueError: it has no `encode_text`.
+        ValueError: it has no `encode_text`, or does not know a word.
     """
     if not hasattr(backbone, "encode_text"):
         raise ValueError(
             f"concepts given as words need a backbone with a text tower, and {type(backbone).__name__} has none: "
-            "take a CLIP backbone"
+            "take a CLIP backbone (backbone=shapes_clip or backbone=clip)"
         )
+    if texts and hasattr(backbone, "tokenize"):
+        backbone.tokenize(list(texts))
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ class LabelFreeCBM(ZooModel):
     ):
         super().__init__()
         if target == "text":
-            check_text_tower(backbone)
+            check_text_tower(backbone, tuple(concepts or concept_names))
         if not (concepts or concept_names):
             raise ValueError("no concepts: give concepts=[...], or take data that name some")
         self.backbone, self.num_outputs, self.target = backbone, num_outputs, target

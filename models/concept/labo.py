@@ -70,7 +70,6 @@ class LaBo(ZooModel):
         concept_classes: Sequence[int] | None = None,
     ):
         super().__init__()
-        check_text_tower(backbone)
         self.backbone, self.num_outputs, self.class_names = backbone, num_outputs, tuple(class_names)
         self.candidates = {name: list(texts) for name, texts in (candidates or {}).items()}
         self.pool = tuple(concept_names)
@@ -80,7 +79,9 @@ class LaBo(ZooModel):
         self.objective = {"alpha": alpha, "beta": beta, "scale": scale, "weight": weight}
         self.activation, self.init, self.logit_scale, self.normalise = activation, init, logit_scale, normalise
         self.l1_weight, self.div_weight = l1_weight, div_weight
-        self._set_concepts(tuple(concepts or self._all_candidates()), concept_classes)
+        names = tuple(concepts or self._all_candidates())
+        check_text_tower(backbone, names)
+        self._set_concepts(names, concept_classes)
 
     def _all_candidates(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(text for texts in self.candidates.values() for text in texts)) or self.pool

@@ -137,7 +137,7 @@ def select(
     objective; scale, weight: s and w of the released one.
 
     Returns:
-        indices of candidates, class by class in the order of choice.
+        indices of candidates, class by class in the order of choice; none of a class that owns no candidate.
     """
     scores = positive(scores)
     if selection == "mi":
@@ -148,6 +148,8 @@ def select(
     rng, chosen = np.random.default_rng(seed), []
     for label in range(scores.shape[1]):
         own = np.flatnonzero(owners == label)
+        if not len(own):
+            continue
         mine: Sequence[int] | NDArray[np.integer]
         if selection == "paper":
             mine, _ = select_paper(values[own], concepts[own], per_class, alpha=alpha, beta=beta)

@@ -89,7 +89,7 @@ class PCBM(ZooModel):
         if source == "examples" and concepts and tuple(concepts) != tuple(concept_names):
             raise ValueError("concepts are words for source=text; source=examples learns the data's own concepts")
         if source == "text":
-            check_text_tower(backbone)
+            check_text_tower(backbone, self.concept_names)
         self.backbone, self.num_outputs, self.source = backbone, num_outputs, source
         self.svm_c, self.num_samples, self.lam, self.l1_ratio = tuple(svm_c), num_samples, lam, l1_ratio
         self.solver, self.standardise, self.l2_penalty = solver, standardise, l2_penalty

@@ -60,8 +60,8 @@ class SparseCBM(ZooModel):
         logit_scale: float = 100.0,
     ):
         super().__init__()
-        check_text_tower(backbone)
         self.concept_names = tuple(concepts or concept_names)
+        check_text_tower(backbone, self.concept_names)
         if not self.concept_names:
             raise ValueError("no concepts: give concepts=[...], or take data that name some")
         if training not in ("l1", "contrastive", "gumbel", "similarity"):

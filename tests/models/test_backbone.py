@@ -110,7 +110,7 @@ def test_clip(tmp_path):
     assert clip.feature_map(images).shape == (1, clip.feature_channels, 7, 7)
     texts = clip.encode_text(["a wing", "a bar", "a stem"])
     assert texts.shape == (3, clip.feature_dim)
-    assert clip.preprocessing is None
+    assert clip.preprocessing["image_size"] == (224, 224)
     torch.save(clip.clip.state_dict(), tmp_path / "clip.pt")
     loaded = Clip(name="ViT-S-32-alt", pretrained=str(tmp_path / "clip.pt"), frozen=True)
     assert torch.equal(loaded(images), clip(images))

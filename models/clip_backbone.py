@@ -1,8 +1,10 @@
 """The image and text towers of any CLIP in open_clip as a backbone (Radford et al., ICML 2021, arXiv 2103.00020)."""
 
 import difflib
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +123,27 @@ def create(name: str, pretrained: str | None) -> Any:
     import open_clip
 
     try:
-        return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False)
+        # the default device may be meta, where nothing is computed; open_clip would move its model to the processor
+        device = torch.get_default_device()
+        with unsaid() if pretrained is None and ":" not in name else nullcontext():
+            return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False, device=device)
     except (OSError, RuntimeError) as error:
         reason = first_sentence(error)
         raise ValueError(
             f"{name} could not be built with its weights ({reason}): "
             "give a local file as backbone.pretrained, or backbone.pretrained=null"
         ) from error
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Without open_clip's warning that random weights are random: they are wanted, or loaded afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -117,6 +117,14 @@ def test_clip(tmp_path):
     assert Preprocessing.from_dict(loaded.preprocessing).image_size == (224, 224)
 
 
+@pytest.mark.parametrize("name", ["ViT-S-32-alt", "shapes_clip"])
+def test_a_clip_is_built_where_nothing_is_computed(name, caplog):
+    with torch.device("meta"):
+        clip = Clip(name=name)
+        assert clip(torch.empty(2, 3, *clip.preprocessing["image_size"])).shape == (2, clip.feature_dim)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"name": "ViT-B32"}, "ViT-B-32"), ({"name": "ViT-B-32", "pretrained": "opnai"}, "openai")],

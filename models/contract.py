@@ -82,11 +82,14 @@ class ZooModel(nn.Module):
     Class attributes:
         training_only: prefixes of state_dict keys that inference does not need (a teacher); they stay out of
             `model.safetensors`.
+        costly: a prediction is an optimisation, many times slower than one pass: corrections are then measured on fewer
+            images.
         instead_of_training: of a model that predicts no classes or values, so that `train` refuses it with this line.
     """
 
     instead_of_training: ClassVar[str] = ""
     training_only: ClassVar[tuple[str, ...]] = ()
+    costly: ClassVar[bool] = False
     concept_names: tuple[str, ...] = ()
     backbone: "Backbone"
     recipe: dict[str, Any]

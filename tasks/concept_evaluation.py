@@ -14,6 +14,8 @@ from zoo.tasks.sparse_yardstick import rows_to_fit, scored, sparse_yardstick
 
 ROWS = 2000
 """Evaluated rows, chosen at random, that corrections and leakage are measured on at most."""
+COSTLY_ROWS, COSTLY_POINTS, COSTLY_TRIALS = 300, 5, 1
+"""The same, and of a correction curve, for a model whose prediction is an optimisation."""
 EFFECT_ROWS = 200
 """The same where every concept is switched on and off for every row."""
 POINTS, TRIALS = 9, 3
@@ -41,7 +43,7 @@ def encoded(model: ZooModel, batches: Iterable[Batch]) -> Batch:
     return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
 
 
-def in_batches(rows: Batch, size: int = 256) -> Iterator[Batch]:
+def in_batches(rows: Batch, size: int = 1024) -> Iterator[Batch]:
     """One large batch as small ones."""
     for start in range(0, len(rows["label"]), size):
         yield {key: value[start : start + size] for key, value in rows.items()}
@@ -87,12 +89,13 @@ def measure_concepts(
 def corrections(model: ZooModel, rows: Batch, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Accuracy as groups are set to the truth, in random order and the least certain first, or to the untruth."""
     model.eval()
+    most, points, trials = (COSTLY_ROWS, COSTLY_POINTS, COSTLY_TRIALS) if model.costly else (ROWS, POINTS, TRIALS)
     curves = {
-        "corrections": InterventionCurve(groups, trials=TRIALS, points=POINTS),
-        "corrections_uncertain": InterventionCurve(groups, policy="uncertain", points=POINTS),
-        "corrections_wrong": InterventionCurve(groups, wrong=True, trials=1, points=POINTS),
+        "corrections": InterventionCurve(groups, trials=trials, points=points),
+        "corrections_uncertain": InterventionCurve(groups, policy="uncertain", points=points),
+        "corrections_wrong": InterventionCurve(groups, wrong=True, trials=1, points=2 if model.costly else points),
     }
-    for batch in in_batches(some(rows, ROWS)):
+    for batch in in_batches(some(rows, most)):
         for metric in curves.values():
             metric.update(model, batch)
     pairs = {name: list(zip(m.counts, m.compute()["accuracy"].tolist())) for name, m in curves.items()}
@@ -127,12 +130,12 @@ def spoken_for(model: ZooModel, rows: Batch, *, num_classes: int) -> Tensor | No
     """(M, K): how much every concept spoke for class m in the images of class m.
 
     The mean of `model.contributions` over them; of a model without that, by how much setting the concept raises the
-    probability of the class. None where there are too many cells to look at.
+    probability of the class. None where there are too many cells to look at, or setting each concept costs too much.
     """
     count = len(model.concept_names)
-    if count * num_classes > CELLS:
-        return None
     own = getattr(model, "contributions", None)
+    if count * num_classes > CELLS or (own is None and model.costly):
+        return None
     if own is None:
         effect = CausalConceptEffect(model.concept_names, range(num_classes))
         for batch in in_batches(some(rows, EFFECT_ROWS)):

@@ -119,6 +119,8 @@ class ECBM(ZooModel):
         upstream_order: the released reading of the concept table.
     """
 
+    costly = True
+
     def __init__(
         self,
         *,

@@ -5,6 +5,7 @@ import torch
 
 from tests.tasks.metrics.test_interventions import COUNT, GROUPS, batch_of, model_that_reads_bits
 from zoo.models.backbone import Identity
+from zoo.models.concept.cbm import CBM
 from zoo.models.concept.ecbm import ECBM
 from zoo.tasks.concept_evaluation import encoded, in_batches, measure_concepts, some, spoken_for
 
@@ -48,6 +49,14 @@ def test_scores_that_are_not_finite_are_a_reason():
     assert "not finite" in measured(train_rows=lambda count: [rows])["not_measured"]["acc_nec5"]
 
 
+def test_a_costly_model_is_corrected_on_fewer_rows(monkeypatch):
+    monkeypatch.setattr(CBM, "costly", True)
+    found = measured()
+    assert [count for count, _ in found["corrections"]] == [0, 1, 2, 3]
+    assert [count for count, _ in found["corrections_wrong"]] == [0, 3]
+    assert found["acc_all_wrong"] == 0
+
+
 def test_what_speaks_for_a_class_is_the_mean_of_weight_times_concept():
     model = model_that_reads_bits()
     rows = encoded(model, [batch_of()])
@@ -57,10 +66,12 @@ def test_what_speaks_for_a_class_is_the_mean_of_weight_times_concept():
     torch.testing.assert_close(found, wanted.detach())
 
 
-def test_a_model_without_an_account_of_its_own_is_asked_by_setting_concepts():
+def test_a_model_without_an_account_of_its_own_is_asked_by_setting_concepts(monkeypatch):
     torch.manual_seed(0)
     names = [f"c{index}" for index in range(COUNT)]
     model = ECBM(backbone=Identity(in_channels=COUNT), num_outputs=4, concept_names=names, hidden=8, steps=5).eval()
+    assert spoken_for(model, encoded(model, [batch_of(20)]), num_classes=4) is None
+    monkeypatch.setattr(ECBM, "costly", False)
     found = spoken_for(model, encoded(model, [batch_of(20)]), num_classes=4)
     assert found.shape == (4, COUNT)
     torch.testing.assert_close(found.sum(0), torch.zeros(COUNT), atol=1e-5, rtol=0)

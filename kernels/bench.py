@@ -271,7 +271,67 @@ def retrieval_head(device: str, dtype: torch.dtype) -> Comparison:
     return Comparison("retrieval_head", case, calls, hidden, shapes)
 
 
+def _linear(device: str, dtype: torch.dtype, shape: tuple[int, int, int], channels: int) -> list[Tensor]:
+    sizes = ((*shape, channels), (*shape, channels), (*shape, 64))
+    return [torch.randn(size, device=device, dtype=dtype).abs() for size in sizes]
+
+
+def _plain_linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2, keepdim=True).transpose(-1, -2) + 1e-6)
+
+
+def linear_attention(device: str, dtype: torch.dtype) -> Comparison:
+    from zoo.kernels.linear import linear_attention as ours
+
+    batch = _big(device, 64, 4)
+    q, k, v = _linear(device, dtype, (batch, 12, 784), 64)
+    calls = {"linear_attention": lambda: ours(q, k, v), "q (k v) / q sum k": lambda: _plain_linear(q, k, v)}
+    shapes = {"heads": batch * 12, "tokens": 784, "channels": 64, "values": 64}
+    return Comparison("linear_attention", f"{batch} x 12 x 784 x 64", calls, q, shapes)
+
+
+def linear_attention_training(device: str, dtype: torch.dtype) -> Comparison:
+    from zoo.kernels.linear import linear_attention as ours
+
+    batch = _big(device, 64, 4)
+    leaves = [x.requires_grad_() for x in _linear(device, dtype, (batch, 12, 784), 64)]
+    calls = {
+        "linear_attention": lambda: torch.autograd.grad(ours(*leaves).sum(), leaves),
+        "q (k v) / q sum k": lambda: torch.autograd.grad(_plain_linear(*leaves).sum(), leaves),
+    }
+    return Comparison("linear_attention", f"{batch} x 12 x 784 x 64, training", calls, leaves[0])
+
+
+def _plain_taylor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    s = q @ k.transpose(-1, -2) * 0.25
+    weights = (1 + s + s * s / 2).tril()
+    return weights @ v / weights.sum(-1, keepdim=True)
+
+
+def taylor_attention(device: str, dtype: torch.dtype) -> Comparison:
+    from zoo.kernels.linear import taylor_attention as ours
+
+    heads, tokens = _big(device, 96, 4), _big(device, 4096, 2048)
+    q, k, v = _linear(device, dtype, (1, heads, tokens), 16)
+    calls = {"taylor_attention": lambda: ours(q, k, v, True), "(1 + s + s^2/2).tril": lambda: _plain_taylor(q, k, v)}
+    shapes = {"heads": heads, "tokens": tokens, "channels": 16, "values": 64, "causal": 1}
+    return Comparison("taylor_attention", f"{heads} x {tokens}, causal", calls, q, shapes)
+
+
+def taylor_attention_training(device: str, dtype: torch.dtype) -> Comparison:
+    from zoo.kernels.linear import taylor_attention as ours
+
+    heads, tokens = _big(device, 96, 4), _big(device, 4096, 2048)
+    leaves = [x.requires_grad_() for x in _linear(device, dtype, (1, heads, tokens), 16)]
+    calls = {
+        "taylor_attention": lambda: torch.autograd.grad(ours(*leaves, True).sum(), leaves),
+        "(1 + s + s^2/2).tril": lambda: torch.autograd.grad(_plain_taylor(*leaves).sum(), leaves),
+    }
+    return Comparison("taylor_attention", f"{heads} x {tokens}, causal, training", calls, leaves[0])
+
+
 COMPARISONS: tuple[Callable[[str, torch.dtype], Comparison], ...] = (
     attention, quant_linear, max_similarity, max_similarity_training, kmeans, preprocess, rational, rational_training,
-    monarch, fftconv, retrieval_head,
+    monarch, fftconv, retrieval_head, linear_attention, linear_attention_training, taylor_attention,
+    taylor_attention_training,
 )  # fmt: skip

@@ -64,6 +64,24 @@ def _quant_linear(s: Shapes, e: int) -> Cost:
     return Cost(2 * m * k * n, e * m * k + 2 * m * k + n * k + e * m * n + 4 * (m + n), passes=2)
 
 
+def _linear_attention(s: Shapes, e: int) -> Cost:
+    heads, n, c, v = s["heads"], s["tokens"], s["channels"], s["values"]
+    return Cost(heads * _fewest_products(n, c, v, features=c, causal=False), 2 * e * heads * n * (c + v))
+
+
+def _taylor_attention(s: Shapes, e: int) -> Cost:
+    heads, n, c, v = s["heads"], s["tokens"], s["channels"], s["values"]
+    features = 1 + c + c * (c + 1) // 2
+    products = _fewest_products(n, c, v, features=features, causal=bool(s.get("causal", 0)))
+    return Cost(heads * products, 2 * e * heads * n * (c + v))
+
+
+def _fewest_products(n: int, c: int, v: int, *, features: int, causal: bool) -> int:
+    """FLOPs of one head by the matrix of weights or by the state of features, whichever has fewer."""
+    pairs = n * (n + 1) // 2 if causal else n * n
+    return 2 * min(pairs * (c + v), 2 * n * features * (v + 1))
+
+
 def _max_similarity(s: Shapes, e: int) -> Cost:
     b, length, d, v = s["batch"], s["positions"], s["features"], s["concepts"]
     return Cost(2 * b * length * d * v, e * (b * length * d + v * d) + 8 * b * v)
@@ -107,12 +125,14 @@ OPERATIONS: dict[str, Callable[[Shapes, int], Cost]] = {
     "attention": _attention,
     "fftconv": _fftconv,
     "kmeans": _kmeans,
+    "linear_attention": _linear_attention,
     "max_similarity": _max_similarity,
     "monarch": _monarch,
     "preprocess": _preprocess,
     "quant_linear": _quant_linear,
     "rational": _rational,
     "retrieval_head": _retrieval_head,
+    "taylor_attention": _taylor_attention,
 }
 
 

@@ -1,20 +1,17 @@
 """From tensors to launches of the linear-attention kernels: near or far keys, chunks, states, tiles."""
 
-import itertools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from zoo.kernels.aot import Configuration
 from zoo.kernels.dispatch import dot_precision
 from zoo.kernels.linear.reference import Kind
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 TILES = {
-    torch.float32: {"state": (32, 8, 1), "forward": (32, 8, 1), "queries": (32, 8, 1), "keys": (16, 8, 1)},
+    torch.float32: {"state": (32, 8, 1), "forward": (32, 8, 1), "queries": (16, 8, 1), "keys": (16, 8, 1)},
     torch.bfloat16: {"state": (64, 4, 2), "forward": (64, 4, 2), "queries": (64, 8, 2), "keys": (32, 8, 2)},
 }
 """dtype, kernel: queries or keys of a tile, warps, stages."""
@@ -116,7 +113,7 @@ def _state(x: Tensor, u: Tensor, t: Tensor | None, e: Tensor | None, kind: Kind,
     state_kernel[blocks, chunks, batch * heads](
         x, u, *weights, state, rows, channels, u.shape[3], features, width, chunk,
         _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_state_precision(x),
-        BN=tile, num_warps=warps, num_stages=stages, **_features(kind), **_widths(x, u),
+        BN=tile, num_warps=warps, num_stages=stages, **flags(kind), **_widths(x, u),
     )  # fmt: skip
     return state
 
@@ -136,7 +133,8 @@ def _scale(q: Tensor, kind: Kind) -> float:
     return q.shape[3] ** -0.5 if kind == "taylor" else 1.0
 
 
-def _features(kind: Kind) -> dict[str, bool]:
+def flags(kind: Kind) -> dict[str, bool]:
+    """What the kernels are told about the kind."""
     return {"TAYLOR": kind == "taylor", "RELU": kind == "relu"}
 
 
@@ -164,28 +162,5 @@ def _arguments(q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool, chosen
         "M": q.shape[2], "N": k.shape[2], "C": k.shape[3], "V": v.shape[3], "F": features,
         "W": state_width(v.shape[3]), "CHUNK": chosen.chunk, "CHUNKS": chosen.chunks,
         "scale": _scale(q, kind), "CAUSAL": causal, "NEAR": chosen.near, "FAR": chosen.far,
-        "PRECISION": dot_precision(), "STATE_PRECISION": _state_precision(q), **_features(kind), **_widths(k, v),
+        "PRECISION": dot_precision(), "STATE_PRECISION": _state_precision(q), **flags(kind), **_widths(k, v),
     }  # fmt: skip
-
-
-def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every kernel, with near and far keys, for SLAB's heads (64 channels) and BASED's (16 channels, 64 values)."""
-    kinds: tuple[tuple[Kind, int, int], ...] = (("relu", 64, 64), ("taylor", 16, 64))
-    kernels = {"forward": forward_kernel, "queries": queries_kernel, "keys": keys_kernel, "state": state_kernel}
-    for dtype, word in {torch.float32: "fp32", torch.bfloat16: "bf16"}.items():
-        usual = "ieee" if amd else "tf32x3"
-        state_precision = "tf32" if word == "bf16" and not amd else usual
-        sizes = ("M", "N", "C", "V", "F", "W", "CHUNK", "CHUNKS")
-        types = dict.fromkeys(("q", "k", "v", "y", "dy", "dq", "dk", "dv", "x", "u"), f"*{word}")
-        types |= dict.fromkeys(("state", "z", "t", "e"), "*fp32") | dict.fromkeys(sizes, "i32")
-        types |= {"scale": "fp32", "eps": "fp32"}
-        for (kind, channels, values), (name, kernel) in itertools.product(kinds, kernels.items()):
-            tile, warps, stages = TILES[dtype][name]
-            constants = {**_features(kind), "BN": tile, "BC": channels, "BV": values}
-            if name == "state":
-                constants |= {"WEIGHTED": True, "PRECISION": state_precision}
-            else:
-                constants |= {"CAUSAL": True, "NEAR": True, "FAR": True, "BM": tile}
-                constants |= {"PRECISION": usual, "STATE_PRECISION": state_precision}
-            options = {"num_warps": warps, "num_stages": stages}
-            yield Configuration(f"{name} {kind} {word}", kernel, types, constants, ("C", "V"), options)

@@ -37,7 +37,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, eps: float) -> Tensor
     if causal:
         sums = by_chunks(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), kind="linear")
         return sums[..., :-1] / (sums[..., -1:] + eps)
-    return q @ (k.mT @ v) / (q @ k.sum(-2).unsqueeze(-1) + eps)
+    sums, total = (q @ torch.cat([k.mT @ v, k.sum(-2).unsqueeze(-1)], -1)).split([values, 1], -1)
+    return sums / (total + eps)
 
 
 def simplified_linear_attention(

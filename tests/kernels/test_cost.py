@@ -55,12 +55,14 @@ SHAPES = {
     "attention": {"batch": 64, "heads": 12, "q_len": 197, "kv_len": 197, "head_dim": 64},
     "fftconv": {"batch": 4, "channels": 64, "length": 1024},
     "kmeans": {"points": 1_000_000, "clusters": 1024, "features": 128},
+    "linear_attention": {"heads": 768, "tokens": 196, "channels": 64, "values": 64},
     "max_similarity": {"batch": 64, "positions": 196, "features": 512, "concepts": 312},
     "monarch": {"batch": 1024, "k": 32, "q": 32, "p": 32, "l": 32, "s": 32, "r": 32},
     "preprocess": {"batch": 64, "height": 375, "width": 500, "size": 224},
     "quant_linear": {"rows": 197, "inputs": 768, "outputs": 3072},
     "rational": {"values": 1 << 24},
     "retrieval_head": {"tokens": 1, "features": 512, "clusters": 8016, "probes": 256, "rows_per_cluster": 16},
+    "taylor_attention": {"heads": 48, "tokens": 4096, "channels": 16, "values": 64, "causal": 1},
 }
 
 
@@ -77,6 +79,16 @@ def test_figures_of_the_literature():
     assert cost("attention", SHAPES["attention"]).seconds == pytest.approx(18.2e-6, rel=0.01)
     assert cost("attention", SHAPES["attention"]).bound == "bandwidth"
     assert cost("kmeans", SHAPES["kmeans"]).flops == pytest.approx(0.27e12, rel=0.03)
+
+
+def test_taylor_attention_costs_the_cheaper_of_its_two_forms():
+    def flops(tokens: int, causal: int = 0) -> float:
+        shapes = {"heads": 1, "tokens": tokens, "channels": 16, "values": 64, "causal": causal}
+        return cost("taylor_attention", shapes).flops
+
+    assert flops(100) == 2 * 100**2 * 80
+    assert flops(8000) == 2 * flops(4000)
+    assert flops(100, 1) < flops(100)
 
 
 def test_errors():

@@ -277,6 +277,6 @@ def test_wrong_arguments_are_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
 def test_resources(target):
-    from zoo.kernels.linear.launch import configurations
+    from zoo.kernels.linear.configurations import configurations
 
     check_ahead(configurations(amd=target.startswith("gfx")), target, matrix=True)

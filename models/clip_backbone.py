@@ -30,11 +30,8 @@ class Clip(Backbone):
     def __init__(self, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, frozen: bool = False):
         super().__init__()
         self.name = name
-        if pretrained is True:
-            raise ValueError(f"say which weights: pretrained=TAG of open_clip for {name}, or a file, not true")
-        pretrained = pretrained or None
-        check_names(name, pretrained)
-        self.clip = create(name, pretrained)
+        self.check_weights(name=name, pretrained=pretrained)
+        self.clip = create(name, str(pretrained) if pretrained else None)
         settings = self.clip.visual.preprocess_cfg
         self.input_size = pair(settings["size"])
         self.preprocessing = preprocessing_of(settings, self.input_size)
@@ -48,6 +45,17 @@ class Clip(Backbone):
         self.train()
         if frozen:
             self.freeze()
+
+    @classmethod
+    def check_weights(cls, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, **_: Any) -> None:
+        """Whether there are such a network and such weights, without fetching any.
+
+        Raises:
+            ValueError: there are not.
+        """
+        if pretrained is True:
+            raise ValueError(f"say which weights: pretrained=TAG of open_clip for {name}, or a file, not true")
+        check_names(name, pretrained or None)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.clip.encode_image(images)
@@ -84,6 +92,7 @@ def check_names(name: str, pretrained: str | None) -> None:
             raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
     if name == shapes_clip.NAME:
+        shapes_clip.check_weights(pretrained)
         return
     known = open_clip.list_models()
     if name not in known:

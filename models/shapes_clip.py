@@ -57,6 +57,16 @@ def stem(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def check_weights(pretrained: str | None) -> None:
+    """Whether there are such weights.
+
+    Raises:
+        ValueError: there are not.
+    """
+    if pretrained not in (None, TAG) and not Path(str(pretrained)).is_file():
+        raise ValueError(f"{NAME} has no weights {pretrained!r} and there is no such file: did you mean {TAG}?")
+
+
 def weights(pretrained: str) -> dict[str, Tensor]:
     """The towers' tensors: of the weights that ship (`TAG`, whose hash is checked), or of a file of any such run.
 
@@ -66,9 +76,8 @@ def weights(pretrained: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    check_weights(pretrained)
     path = files("zoo").joinpath(f"assets/{NAME}.safetensors") if pretrained == TAG else Path(pretrained)
-    if not path.is_file():
-        raise ValueError(f"{NAME} has no weights {pretrained!r} and there is no such file: did you mean {TAG}?")
     content = path.read_bytes()
     if pretrained == TAG and hashlib.sha256(content).hexdigest() != facts()["sha256"]:
         raise ValueError(f"{path}: not the weights that were shipped (wrong sha256): install the zoo again")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import build_model, construct, locate
+from zoo.build import build_model, construct, locate, plain_arguments
 from zoo.errors import MissingDependency, UserError
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
 
     offline = dict(config)
     if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
+        if mistakes := _wrong_weights(offline["backbone"]):
+            return mistakes
         offline["backbone"] = offline["backbone"] | {"pretrained": False}
     mistakes = []
     try:
@@ -71,6 +73,17 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         except UserError as error:
             mistakes += error.lines
     return mistakes
+
+
+def _wrong_weights(node: dict[str, Any]) -> list[str]:
+    """What a backbone knows of the weights it is asked for before it fetches them."""
+    check = getattr(locate(node["_target_"]), "check_weights", None)
+    try:
+        if check is not None:
+            check(**plain_arguments(node))
+    except ValueError as error:
+        return [f"backbone: {line}" for line in str(error).splitlines()]
+    return []
 
 
 def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:

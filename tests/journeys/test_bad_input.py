@@ -129,6 +129,14 @@ MISTAKES = {
     ),
     "a table for a network of images": (["train", "data=tabular", "model=timm"], ["shapes: "]),
     "no concepts": (["train", *FOLDER, "model=cbm"], ["the data name no concepts"]),
+    "unknown weights of CLIP": (
+        ["check", "model=labo", "data=shapes", "backbone.pretrained=shape"],
+        ["backbone: shapes_clip has no weights 'shape' and there is no such file: did you mean shapes?"],
+    ),
+    "unknown weights of open_clip": (
+        ["train", "backbone=clip", "backbone.pretrained=opnai"],
+        ["backbone: ViT-B-32 has no weights 'opnai' and there is no such file: did you mean openai?"],
+    ),
     "unknown network of timm": (["train", "backbone=timm:resnt18"], ["did you mean resnet18"]),
     "no accelerator": (["train", "trainer.accelerator=warp"], ["trainer: ", ]),
     "no graphics card": (["train", "trainer.accelerator=cuda", "trainer.devices=99"], ["trainer: "]),

@@ -31,10 +31,13 @@ OWN = {
     "labo": ("model.normalise=true", "task.lr=0.01"),
     "label_free_cbm": ("model.clip_cutoff=0",),
     "dkvb": ("model.codebooks=64", "model.pairs=256"),
+    "ecbm": ("trainer.max_epochs=5",),
+    "apt": ("trainer.max_epochs=3",),
+    "heba": ("trainer.max_epochs=3",),
 }
 """What a model needs here beside its defaults: another learning rate where its own scale asks for it, a cut-off that is
-meant for another CLIP, a size that fits small data."""
-SKIPPED = {"cirevl": "finds images, has no classes"}
+meant for another CLIP, a size that fits small data, fewer epochs where each is slow."""
+SKIPPED = {"cirevl": "no classes, it finds images"}
 MEASURES = {
     "acc": "accuracy",
     "acc_nec5": "at NEC 5",
@@ -47,7 +50,8 @@ MEASURES = {
 HOW_TO_READ = """\
 *At NEC 5*: every model gets the same sparse head on its concept scores, five weights a class; *random control*: that
 head on as many random directions of the backbone's features. *Correction gain*: points of accuracy when a person sets
-all concepts to the truth; *all wrong*: accuracy when all are set to the opposite, which should be low."""
+all concepts to the truth; *all wrong*: accuracy when all are set to the opposite, which should be low. Training is with
+the frozen backbone's features in the cache, on a machine with other work. Less than a point is chance."""
 FIELDS = ("model", "setting", "own", *MEASURES, "note", "machine", "date")
 
 
@@ -89,7 +93,13 @@ def measure(name: str, setting: Sequence[str]) -> dict[str, str]:
         return row | {"note": reason(done.stderr)}
     result = json.loads(done.stdout)
     found = result["metrics"] | {"seconds": result["seconds"]}
-    note = "" if "concept_acc" in found else "names no concepts of the data"
+    note = (
+        ""
+        if "concept_acc" in found
+        else "no labels for the chosen words"
+        if "acc_nec5" in found
+        else "no named concepts"
+    )
     return row | {name: f"{found[name]:.4g}" for name in MEASURES if name in found} | {"note": note}
 
 
@@ -126,6 +136,8 @@ def table(rows: Iterable[dict[str, str]]) -> str:
             cells = [cell(name, row[name]) for name in MEASURES]
             lines.append(f"| `{row['model']}` | " + " | ".join(cells) + " |")
     lines += ["", HOW_TO_READ]
+    if own := [f"`{row['model']}` with `{row['own']}`" for row in rows if row["own"]]:
+        lines += ["", f"Beside the defaults: {', '.join(own)}."]
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
         named = [f"`{row['model']}`" for row in rows if row["note"] == note]
         lines += ["", f"{', '.join(named)}: {note}."]

@@ -46,22 +46,25 @@ def test_a_row_is_what_the_training_answers(monkeypatch):
     text = table([row])
     assert "| `pcbm_h` | 90.0 % | 80.0 % | 70.0 % | 95.0 % | +5.0 | 10.0 % | 3 |" in text
     assert "all on `data=digits`" in text
+    assert "`pcbm_h` with `task.lr=0.01`." in text
 
 
 def test_what_cannot_be_trained_has_a_reason(monkeypatch):
     answer(monkeypatch, returncode=2, stderr="warning\nerror: model: it needs words: take a CLIP\n")
     row = measure("labo", ["data=digits"])
     assert row["note"] == "it needs words"
-    other = dict(row, model="sparse_cbm")
+    other = dict(row, model="sparse_cbm", own="")
     assert table([row, other]).endswith("\n\n`labo`, `sparse_cbm`: it needs words.\n")
     assert "| `labo`" not in table([row])
-    assert measure("cirevl", [])["note"] == "finds images, has no classes"
+    assert measure("cirevl", [])["note"] == "no classes, it finds images"
     assert reason("") == "no message"
 
 
 def test_a_model_without_named_concepts_says_so(monkeypatch):
     answer(monkeypatch, stdout=json.dumps({"seconds": 1.0, "metrics": {"acc": 0.5}}))
-    assert measure("heba", [])["note"] == "names no concepts of the data"
+    assert measure("heba", [])["note"] == "no named concepts"
+    answer(monkeypatch, stdout=json.dumps({"seconds": 1.0, "metrics": {"acc": 0.5, "acc_nec5": 0.4}}))
+    assert measure("labo", [])["note"] == "no labels for the chosen words"
 
 
 def test_csv_round_trip(monkeypatch, tmp_path):

@@ -110,6 +110,7 @@ def leakage(model: ZooModel, rows: Batch) -> float:
         with torch.no_grad():
             output = model.forward_batch(batch)
         seen = output.concepts if output.latent is None else output.latent
+        assert seen is not None
         metric.update(seen, batch["concepts"], batch["label"])
     return float(metric.compute()["leakage"])
 
@@ -137,7 +138,7 @@ def spoken_for(model: ZooModel, rows: Batch, *, num_classes: int) -> Tensor | No
     if count * num_classes > CELLS or (own is None and model.costly):
         return None
     if own is None:
-        effect = CausalConceptEffect(model.concept_names, range(num_classes))
+        effect = CausalConceptEffect(model.concept_names, [str(label) for label in range(num_classes)])
         for batch in in_batches(some(rows, EFFECT_ROWS)):
             effect.update(model, batch)
         return effect.compute().mT

@@ -68,7 +68,7 @@ def correction_curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("accuracy")
     axes.set_ylim(min(0.5, *(value for curve in curves.values() for _, value in curve)) - 0.02, 1.02)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return svg(figure)
 
 

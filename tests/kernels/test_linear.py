@@ -17,7 +17,7 @@ from zoo.kernels.linear import (
     taylor_features,
 )
 from zoo.kernels.linear.op import linear_attention_backward_op, linear_attention_op
-from zoo.kernels.linear.reference import band, scatterbrain_weights, taylor_weights, weighted_mean, weights_of
+from zoo.kernels.linear.reference import attend, band, scatterbrain_weights, taylor_weights, weighted_mean, weights_of
 
 test_interpreter = pytest.mark.slow(interpreter_test("interpret_linear.py", timeout=600))
 
@@ -142,6 +142,14 @@ def test_the_operator_has_the_gradient_of_its_formula(kind, causal):
     weights = weights_of(q, k, kind=kind, causal=causal)
     torch.testing.assert_close(z, weights.sum(-1) + 1e-2)
     assert_same(y, weighted_mean(weights, v, eps=1e-2), variables)
+
+
+@pytest.mark.parametrize("kind", ["linear", "relu", "taylor"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients(kind, causal):
+    given = [(x.detach().abs() + 0.1).requires_grad_() for x in qkv(5, 3, 2)]
+    assert torch.autograd.gradcheck(lambda *x: linear_attention_op(*x, kind, causal, 1e-2)[0], given)
+    assert torch.autograd.gradcheck(lambda *x: attend(*x, kind=kind, causal=causal, eps=1e-2)[0], given)
 
 
 def test_operators_are_registered_soundly():

@@ -8,7 +8,7 @@ device can be read, and a correction is made on the server. How much leaves is t
 length of the code under stochastic rounding and a learned table P_k of each concept's levels (the entropy of the scores
 once the table fits),
 
-    L = CE(y) + concept_loss_weight * BCE(p, c) + rate_weight * mean R,   R = -sum_k E log2 P_k(round(p_k (2^b_k - 1)))
+    L = CE(y) + concept_loss_weight * sum_k BCE(p_k, c_k) + rate_weight * mean R,   R = -sum_k E log2 P_k(round(p_k (2^b_k - 1)))
 
 and its gradient pushes scores towards levels that are already frequent, above all 0: absent concepts cost little.
 """
@@ -149,7 +149,7 @@ class ConceptSplit(ConceptModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """`task`, `concept`, `rate` (bits for an image), and their weighted sum."""
-        concept = reduce_concepts(self.concept_entropy(output.extras["concept_logits"], batch), "mean")
+        concept = reduce_concepts(self.concept_entropy(output.extras["concept_logits"], batch), "sum")
         task, rate = self.task_loss(output.prediction, batch), output.extras["rate"].mean()
         total = task + self.concept_loss_weight * concept + self.rate_weight * rate
         return {"loss": total, "task": task, "concept": concept, "rate": rate}

@@ -117,7 +117,7 @@ def test_the_rate_is_linear_between_levels_and_pushes_towards_the_cheaper():
 
 
 def test_a_price_on_bits_shortens_codes():
-    free, priced = train(build(bits=3, rate_weight=0.0)), train(build(bits=3, rate_weight=0.3))
+    free, priced = train(build(bits=3, rate_weight=0.0)), train(build(bits=3, rate_weight=2.0))
     data = batch()
     assert priced(data["image"]).extras["rate"].mean() < 0.7 * free(data["image"]).extras["rate"].mean()
 

@@ -25,6 +25,8 @@ LABELS = {
     "izy_bits": "I(Z;Y), lower bound (bits)",
     "code_bytes": "bytes on the link, an image",
     "code_bytes_zlib": "bytes on the link, deflated",
+    "code_bytes_sparse": "bytes on the link, absent concepts left out",
+    "rate_bits": "ideal length of the code (bits)",
 }
 NESTED = ("per_concept", "corrections", "corrections_uncertain", "corrections_wrong", "not_measured", "samples")
 POINTS = ("correction_gain", "leakage")

@@ -51,9 +51,9 @@ HOW_TO_READ = """\
 *At NEC 5*: every model gets the same sparse head on its concept scores, five weights a class; *random control*: that
 head on as many random directions of the backbone's features. *Correction gain*: points of accuracy when a person sets
 all concepts to the truth; *all wrong*: accuracy when all are set to the opposite, which should be low.
-`label_free_cbm` and `sparse_cbm` learn without labels of concepts: their scores need not mean what a person means by the
-words, and corrections tell. Training is with the frozen backbone's features in the cache, on a machine with other work.
-Less than a point is chance."""
+`label_free_cbm` and `sparse_cbm` learn without labels of concepts: their scores need not mean what a person means by
+the words, and corrections tell. Training is with the frozen backbone's features in the cache, on a machine with other
+work. Less than a point is chance."""
 FIELDS = ("model", "setting", "own", *MEASURES, "note", "machine", "date")
 
 

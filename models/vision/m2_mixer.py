@@ -1,7 +1,7 @@
 """The sequence mixer of Monarch Mixer: gates around a convolution as long as the sequence, instead of attention.
 
-Fu et al., "Monarch Mixer", NeurIPS 2023 (oral), arXiv 2310.12109; its filters are those of Hyena (Poli et al., ICML 2023,
-arXiv 2302.10866). Reference code: HazyResearch/m2, Apache-2.0.
+Fu et al., "Monarch Mixer", NeurIPS 2023 (oral), arXiv 2310.12109; its filters are those of Hyena (Poli et al., ICML
+2023, arXiv 2302.10866). Reference code: HazyResearch/m2, Apache-2.0.
 
     x1, x2, v = split(shortconv(W_in u))        a causal depthwise convolution of 3 taps, also in the bidirectional form
     y = W_out (x2 * longconv(x1 * v) + longconv2(u))        longconv2 only with `residual`

@@ -8,6 +8,8 @@ import timm
 import torch
 from torch import nn
 
+from zoo.kernels.attention import attention
+from zoo.models import attention_patch
 from zoo.models.attention_patch import use_zoo_attention
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "num_heads": 2, "depth": 1, "num_classes": 5}
@@ -18,17 +20,36 @@ NETWORKS = {
     "swin": lambda: timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=16, window_size=2, depths=(2,), num_heads=(2,), embed_dim=16
     ),
+    "swin v2": lambda: timm.create_model(
+        "swinv2_tiny_window8_256", img_size=16, window_size=2, depths=(2,), num_heads=(2,), embed_dim=16
+    ),
+    "swin v2 cr": lambda: timm.create_model(
+        "swinv2_cr_tiny_224", img_size=16, window_size=2, depths=(2,), num_heads=(2,), embed_dim=16
+    ),
+    "beit": lambda: timm.create_model("beit_base_patch16_224", **TINY),
+    "eva": lambda: timm.create_model("eva02_tiny_patch14_224", **TINY),
+    "vit with relative positions": lambda: timm.create_model("vit_relpos_base_patch16_224", **TINY),
+    "vit with shared relative positions": lambda: timm.create_model("vit_srelpos_small_patch16_224", **TINY),
+    "sam": lambda: timm.create_model("samvit_base_patch16", **TINY, global_attn_indexes=(), window_size=2),
+    "vit with rotary positions": lambda: timm.create_model("vit_base_patch16_rope_224", **TINY),
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_outputs_and_gradients_stay(name):
+def test_outputs_and_gradients_stay(name, monkeypatch):
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
+    for parameter in network.parameters():  # nothing starts at zero, so that nothing is left out
+        nn.init.normal_(parameter, std=0.2)
     ours = use_zoo_attention(copy.deepcopy(network))
     assert ours.state_dict().keys() == network.state_dict().keys()
     images = torch.randn(2, 3, 16, 16)
-    want, got = network(images), ours(images)
+    calls = []
+    monkeypatch.setattr(attention_patch, "attention", lambda *x, **y: calls.append(1) or attention(*x, **y))
+    want = network(images)
+    assert not calls
+    got = ours(images)
+    assert calls
     torch.testing.assert_close(got, want)
     want.square().sum().backward()
     got.square().sum().backward()

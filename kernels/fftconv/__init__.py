@@ -22,7 +22,7 @@ def fftconv(
     taps: int | None = None,
     frequencies: int | None = None,
 ) -> Tensor:
-    """y = out_gate * iFFT(FFT(in_gate * u) FFT(k))[:L], differentiable in everything.
+    """y = out_gate * iFFT(FFT(in_gate * u) FFT(k))[:L], differentiable in everything, any length L.
 
     Args:
         u: (B, H, L); the result has its dtype, the transforms are done in float32 or wider.
@@ -45,24 +45,27 @@ def fftconv(
         k = torch.fft.irfft(spectrum * kept, n=fft_size).to(k.dtype)
     if fft_size is not None and fft_size < max(u.shape[2], k.shape[1]):
         raise ValueError(f"fftconv: fft_size {fft_size} is below the length {u.shape[2]} or the taps {k.shape[1]}")
-    gated = u if in_gate is None else u * in_gate
-    size = _size(u.shape[2], k.shape[1], fft_size, kernel=_runs_kernel(u, k, fft_size))
-    y = torch.ops.zoo.fftconv(gated, k, size) if _runs_kernel(u, k, size) else _aten(gated, k, size)
-    return y if out_gate is None else y * out_gate
+    kernel = _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size)
+    size = _size(u.shape[2], k.shape[1], fft_size, kernel=kernel)
+    if kernel:
+        return torch.ops.zoo.fftconv(u, k, in_gate, out_gate, size)
+    return _aten(u, k, in_gate, out_gate, size)
 
 
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _runs_kernel(u: Tensor, k: Tensor, fft_size: int | None) -> bool:
-    """Whether the kernel does a transform of this size (None: whatever a causal convolution needs)."""
-    if exporting() or not runs_triton(u, k):
+def _runs_kernel(*tensors: Tensor | None, fft_size: int | None) -> bool:
+    """Whether the kernel runs for (u, k, gates) and a size (None: whatever a causal convolution needs)."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if exporting() or not runs_triton(*given):
         return False
-    from zoo.kernels.fftconv.triton import LARGEST, SMALLEST
+    from zoo.kernels.fftconv.triton import FACTORS
 
-    size = u.shape[2] + k.shape[1] - 1 if fft_size is None else fft_size
-    return size <= LARGEST and (fft_size is None or (size >= SMALLEST and size & (size - 1) == 0))
+    if fft_size is None:
+        return given[0].shape[2] + given[1].shape[1] - 1 <= max(FACTORS)
+    return fft_size in FACTORS
 
 
 def _size(length: int, taps: int, fft_size: int | None, *, kernel: bool) -> int:
@@ -77,57 +80,93 @@ def _size(length: int, taps: int, fft_size: int | None, *, kernel: bool) -> int:
     return min([power, *smooth])
 
 
-def _aten(u: Tensor, k: Tensor, size: int) -> Tensor:
-    spectrum = torch.fft.rfft(_wide(u), n=size) * torch.fft.rfft(_wide(k), n=size)
-    return torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
+def _aten(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
+    x = u if in_gate is None else u * in_gate
+    spectrum = torch.fft.rfft(_wide(x), n=size) * torch.fft.rfft(_wide(k), n=size)
+    y = torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
+    return y if out_gate is None else y * out_gate
 
 
 @torch.library.custom_op("zoo::fftconv", mutates_args=())
-def _fftconv(u: Tensor, k: Tensor, fft_size: int) -> Tensor:
-    if _runs_kernel(u, k, fft_size):
+def _fftconv(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int) -> Tensor:
+    if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
         from zoo.kernels.fftconv.triton import convolve
 
-        return convolve(u, k, fft_size)
-    return _aten(u, k, fft_size).contiguous()
+        return convolve(u, k, fft_size, in_gate=in_gate, out_gate=out_gate)
+    return _aten(u, k, in_gate, out_gate, fft_size).to(u.dtype).contiguous()
 
 
 @_fftconv.register_fake
-def _(u: Tensor, k: Tensor, fft_size: int) -> Tensor:
+def _(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int) -> Tensor:
     return u.new_empty(u.shape)
 
 
 @torch.library.custom_op("zoo::fftconv_backward", mutates_args=())
-def _fftconv_backward(grad: Tensor, u: Tensor, k: Tensor, fft_size: int) -> tuple[Tensor, Tensor]:
-    """du = iFFT(FFT(dy) conj(K))[:L], dk = iFFT(sum_b conj(U) FFT(dy))[:K]."""
-    taps = k.shape[1]
-    if _runs_kernel(u, k, fft_size):
-        from zoo.kernels.fftconv.triton import LARGEST_CORRELATION, convolve, correlate
+def _fftconv_backward(
+    grad: Tensor, u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """With x = in_gate u and dz = out_gate dy: dx = iFFT(FFT(dz) conj(K))[:L], dk = iFFT(sum_b conj(X) FFT(dz))[:K],
 
-        du = convolve(grad, k, fft_size, conjugate=True)
-        if fft_size <= LARGEST_CORRELATION:
-            return du, correlate(u, grad, taps, fft_size).to(k.dtype)
-        spectrum = torch.fft.rfft(_wide(u), n=fft_size).conj_physical() * torch.fft.rfft(_wide(grad), n=fft_size)
-        return du, torch.fft.irfft(spectrum.sum(0), n=fft_size)[..., :taps].to(k.dtype).contiguous()
+    du = in_gate dx, din_gate = u dx, dout_gate = dy conv(x); gates that are absent have an empty gradient.
+    """
+    run = _convolve_kernel if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size) else _convolve_aten
+    dx = run(grad, k, out_gate, fft_size, True)
+    du = (dx if in_gate is None else dx * in_gate).to(u.dtype)
+    din, dout = u.new_empty(0), u.new_empty(0)
+    if in_gate is not None:
+        din = (dx * u).sum_to_size(in_gate.shape).to(in_gate.dtype)
+    if out_gate is not None:
+        dout = (run(u, k, in_gate, fft_size, False) * grad).sum_to_size(out_gate.shape).to(out_gate.dtype)
+    dk = _correlate(grad, u, k, in_gate, out_gate, fft_size)
+    return du.contiguous(), dk.contiguous(), din.contiguous(), dout.contiguous()
+
+
+def _convolve_kernel(x: Tensor, k: Tensor, gate: Tensor | None, fft_size: int, conjugate: bool) -> Tensor:
+    from zoo.kernels.fftconv.triton import convolve
+
+    return convolve(x, k, fft_size, in_gate=gate, conjugate=conjugate, dtype=torch.float32)
+
+
+def _convolve_aten(x: Tensor, k: Tensor, gate: Tensor | None, fft_size: int, conjugate: bool) -> Tensor:
+    of_k = torch.fft.rfft(_wide(k), n=fft_size)
     # conj_physical: below the compiler's dispatch a lazy conj() would be lost
-    of_grad = torch.fft.rfft(_wide(grad), n=fft_size)
-    of_u, of_k = torch.fft.rfft(_wide(u), n=fft_size), torch.fft.rfft(_wide(k), n=fft_size)
-    du = torch.fft.irfft(of_grad * of_k.conj_physical(), n=fft_size)[..., : u.shape[2]].to(u.dtype)
-    dk = torch.fft.irfft((of_u.conj_physical() * of_grad).sum(0), n=fft_size)[..., :taps].to(k.dtype)
-    return du.contiguous(), dk.contiguous()
+    of_k = of_k.conj_physical() if conjugate else of_k
+    gated = _wide(x) if gate is None else _wide(x) * gate
+    return torch.fft.irfft(torch.fft.rfft(gated, n=fft_size) * of_k, n=fft_size)[..., : x.shape[2]]
+
+
+def _correlate(
+    grad: Tensor, u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int
+) -> Tensor:
+    """dk of `_fftconv_backward`."""
+    if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
+        from zoo.kernels.fftconv.triton import correlate, correlates
+
+        if correlates(fft_size):
+            return correlate(u, grad, k.shape[1], fft_size, in_gate=in_gate, out_gate=out_gate).to(k.dtype)
+    x = _wide(u) if in_gate is None else _wide(u) * in_gate
+    dz = _wide(grad) if out_gate is None else _wide(grad) * out_gate
+    spectrum = torch.fft.rfft(x, n=fft_size).conj_physical() * torch.fft.rfft(dz, n=fft_size)
+    return torch.fft.irfft(spectrum.sum(0), n=fft_size)[..., : k.shape[1]].to(k.dtype)
 
 
 @_fftconv_backward.register_fake
-def _(grad: Tensor, u: Tensor, k: Tensor, fft_size: int) -> tuple[Tensor, Tensor]:
-    return u.new_empty(u.shape), k.new_empty(k.shape)
+def _(
+    grad: Tensor, u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    din, dout = (u.new_empty(0) if gate is None else gate.new_empty(gate.shape) for gate in (in_gate, out_gate))
+    return u.new_empty(u.shape), k.new_empty(k.shape), din, dout
 
 
 def _save(ctx, inputs, output) -> None:
-    ctx.save_for_backward(inputs[0], inputs[1])
-    ctx.fft_size = inputs[2]
+    *tensors, ctx.fft_size = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx, grad: Tensor):
-    return *torch.ops.zoo.fftconv_backward(grad, *ctx.saved_tensors, ctx.fft_size), None
+    du, dk, din, dout = torch.ops.zoo.fftconv_backward(grad, *ctx.saved_tensors, ctx.fft_size)
+    _, _, in_gate, out_gate = ctx.saved_tensors
+    return du, dk, None if in_gate is None else din, None if out_gate is None else dout, None
 
 
 _fftconv.register_autograd(_backward, setup_context=_save)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, close, interpreter_test
 from zoo.kernels.fftconv import fftconv, reference
 
 test_interpreter = interpreter_test("interpret_fftconv.py")
@@ -76,7 +76,7 @@ def test_equals_the_direct_convolution(length, taps):
     want = F.conv1d(F.pad(u, (taps - 1, 0)), k.flip(1)[:, None], groups=3)
     close(fftconv(u, k), want)
     close(fftconv(u, k, fft_size=128), want)
-    close(torch.ops.zoo.fftconv(u, k, 256), want)
+    close(torch.ops.zoo.fftconv(u, k, None, None, 256), want)
     close(reference.fftconv(u, k, 128), want)
 
 
@@ -102,15 +102,40 @@ def test_gradients():
     u, k = (value.requires_grad_() for value in inputs(7, 5, torch.float64))
     gate = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda u, k, g: fftconv(u, k, in_gate=g, out_gate=g, frequencies=4), (u, k, gate))
-    assert torch.autograd.gradcheck(lambda u, k: torch.ops.zoo.fftconv(u, k, 9), (u, k))
+    assert torch.autograd.gradcheck(lambda u, k: torch.ops.zoo.fftconv(u, k, None, None, 9), (u, k))
     assert torch.autograd.gradcheck(lambda u, k: reference.fftconv(u, k, 9), (u, k))
 
 
-def test_operators_are_registered_soundly():
+@pytest.mark.parametrize("gated", [True, False])
+def test_operators_are_registered_soundly(gated):
     u, k = inputs(dtype=torch.float64)
-    torch.library.opcheck(torch.ops.zoo.fftconv.default, (u.requires_grad_(), k.requires_grad_(), 128))
-    plain = (torch.randn_like(u), u.detach(), k.detach(), 128)
-    torch.library.opcheck(torch.ops.zoo.fftconv_backward.default, plain)
+    gates = [torch.randn_like(u[:1]).requires_grad_(), torch.randn_like(u).requires_grad_()] if gated else [None, None]
+    torch.library.opcheck(torch.ops.zoo.fftconv.default, (u.requires_grad_(), k.requires_grad_(), *gates, 128))
+    plain = [value if value is None else value.detach() for value in (torch.randn_like(u), u, k, *gates)]
+    torch.library.opcheck(torch.ops.zoo.fftconv_backward.default, (*plain, 128))
+
+
+def test_gradients_of_the_operator():
+    u, k = (value[:, :2].requires_grad_() for value in inputs(dtype=torch.float64))
+    gates = [torch.randn_like(u[:1, :, :1]).requires_grad_(), torch.randn_like(u).requires_grad_()]
+    assert torch.autograd.gradcheck(lambda *x: torch.ops.zoo.fftconv(*x, 64), (u, k[:2], *gates), fast_mode=True)
+
+
+@pytest.mark.parametrize("length", [1, 37, 300])
+def test_bfloat16_forward_and_backward(length):
+    """Gradients of bfloat16 signals and gates are those of float32, rounded; also for odd lengths."""
+    torch.manual_seed(0)
+    exact = [torch.randn(2, 3, length), torch.randn(3, length) / length**0.5]
+    exact += [torch.randn(2, 3, length), torch.randn(1, 3, 1)]
+    low = [value.bfloat16() for value in exact]
+    results = []
+    for values in ([value.float() for value in low], low):
+        u, k, a, b = (value.requires_grad_() for value in values)
+        y = torch.ops.zoo.fftconv(u, k, a, b, max(2, 2 * length))
+        results.append([y, *torch.autograd.grad(y.float().square().sum(), (u, k, a, b))])
+    for got, want in zip(results[1], results[0]):
+        assert got.dtype == torch.bfloat16
+        close(got.float() / want.abs().max(), want / want.abs().max(), tolerance=2e-2)
 
 
 def test_low_precision_compile_and_export():
@@ -126,10 +151,3 @@ def test_errors():
         fftconv(u, k[:2])
     with pytest.raises(ValueError, match="below the length 37"):
         fftconv(u, k, fft_size=36)
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-def test_resources(target):
-    from zoo.kernels.fftconv.triton import configurations
-
-    check_ahead(configurations(), target, matrix=True)

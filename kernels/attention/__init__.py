@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.kernels.attention.aten import attention_aten
+from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_op
 from zoo.kernels.attention.reference import attention_reference, merge
@@ -107,8 +107,7 @@ def attention_varlen(
     if _kernel_runs_on(q, k, v):
         o, lse = _run_kernel(q, k, v, None, masks, scale, True)
     else:
-        visible = masks.visible(q.shape[2], k.shape[2], q.device)
-        o, lse = attention_reference(q, k, v, visible=visible, scale=scale)
+        o, lse = attention_varlen_aten(q, k, v, masks, scale)
     o, lse = o[0].transpose(0, 1), lse[0].transpose(0, 1)
     return (o, lse) if return_lse else o
 

@@ -1,7 +1,13 @@
 """The path without a kernel: PyTorch's scaled_dot_product_attention, which compilers and exporters see through."""
 
+from itertools import pairwise
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zoo.kernels.attention.masks import Masks
+from zoo.kernels.attention.reference import attention_reference
 
 
 def attention_aten(
@@ -15,3 +21,24 @@ def attention_aten(
             mask = mask.masked_fill(~visible, float("-inf"))
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:
+    """o (1, H, M, V) and lse (1, H, M) of packed sequences.
+
+    One sequence after the other, so that the work grows with the sum of their squares and not the square of their sum.
+    Where the code is traced, and bounds have no values, one mask hides the sequences from one another.
+    """
+    assert masks.cu_queries is not None
+    assert masks.cu_keys is not None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        visible = masks.visible(q.shape[2], k.shape[2], q.device)
+        return attention_reference(q, k, v, visible=visible, scale=scale)
+    alone = Masks(masks.window)
+    parts = []
+    for (m, m_end), (n, n_end) in zip(pairwise(masks.cu_queries.tolist()), pairwise(masks.cu_keys.tolist())):
+        visible = alone.visible(m_end - m, n_end - n, q.device)
+        its = (q[:, :, m:m_end], k[:, :, n:n_end], v[:, :, n:n_end])
+        parts.append(attention_reference(*its, visible=visible, scale=scale))
+    o, lse = zip(*parts)
+    return torch.cat(o, 2), torch.cat(lse, 2)

@@ -15,7 +15,20 @@ are computed once more per kernel. lse = -inf (a query that sees nothing) is rea
 import triton
 import triton.language as tl
 
-from zoo.kernels.attention.tiles import LOG2E, key_range, load_rows, query_range, sequence, store_rows, tile_scores
+from zoo.kernels.attention.tiles import (
+    LOG2E,
+    add_products,
+    key_range,
+    load_parts,
+    load_rows,
+    products_of,
+    query_range,
+    scale_parts,
+    sequence,
+    store_parts,
+    tile_scores,
+    zero_parts,
+)
 
 # fmt: off
 
@@ -53,18 +66,18 @@ def load_statistics(lse, delta, first, M, COUNT: tl.constexpr):
 @triton.jit
 def query_gradient_step(
     dq, q_tile, do_tile, lse_row, delta_row, k, v, stride_k, stride_v, first, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr, masked: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, masked: tl.constexpr,
 ):
     """dq += ds k over the keys start .. start + BN."""
-    k_tile = load_rows(k, stride_k, start, bounds[2], BN, D, WIDTH, masked)  # [BN, WIDTH]
-    v_tile = load_rows(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, masked)  # [BN, WIDTH_V]
-    products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)  # [BM, BN]
+    k_tile = load_parts(k, stride_k, start, bounds[2], BN, D, WIDTH, EXTRA, masked)  # [BN, WIDTH], [BN, EXTRA]
+    v_tile = load_parts(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, EXTRA_V, masked)  # [BN, WIDTH_V], ..
+    products = products_of(q_tile, k_tile, EXTRA, PRECISION)  # [BM, BN]
     t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
     p = tl.exp2(t - lse_row[:, None])
-    dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
+    dp = products_of(do_tile, v_tile, EXTRA_V, PRECISION)
     ds = p * (dp - delta_row[:, None])
-    return tl.dot(ds.to(k_tile.dtype), k_tile, dq, input_precision=PRECISION)
+    return add_products(dq, ds, k_tile, EXTRA, PRECISION)
 
 
 @triton.jit
@@ -75,8 +88,8 @@ def query_gradient_kernel(
     stride_bias_b, stride_bias_h, stride_bias_m, stride_bias_n, stride_blocks_b, stride_blocks_h,
     stride_tiles_b, stride_tiles_h, H, GROUP, M_all, N_all, row_tiles, column_tiles,
     scale, scale2, left, right, block_rows, block_columns, blocks_per_row,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """One program per (query tile, head, batch)."""
     program = tl.program_id(0)
@@ -103,18 +116,18 @@ def query_gradient_kernel(
     bias_at = (bias, stride_bias_m, stride_bias_n)
     blocks_at = (blocks, block_rows, block_columns, blocks_per_row)
 
-    q_tile = load_rows(q, stride_qm, first, M, BM, D, WIDTH, True)
-    do_tile = load_rows(do, stride_dom, first, M, BM, DV, WIDTH_V, True)
+    q_tile = load_parts(q, stride_qm, first, M, BM, D, WIDTH, EXTRA, True)
+    do_tile = load_parts(do, stride_dom, first, M, BM, DV, WIDTH_V, EXTRA_V, True)
     at = b * stride_lb + h * stride_lh + first_query
     lse_row, delta_row = load_statistics(lse + at, delta + at, first, M, BM)
-    acc = tl.zeros([BM, WIDTH], tl.float32)
+    acc = zero_parts(BM, WIDTH, EXTRA)
     if blocks is not None:
         at = b * stride_tiles_b + h * stride_tiles_h + tile
         for index in range(tl.load(tile_counts + at)):
             start = tl.load(tile_indices + at * column_tiles + index) * BN
             acc = query_gradient_step(
                 acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, first, start, scale2,
-                bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
+                bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, True)
     else:
         low, partial, high = key_range(first, bounds, BM, BN)
         for masked in tl.static_range(2):
@@ -123,29 +136,29 @@ def query_gradient_kernel(
                 for start in range(begin, end, BN):
                     acc = query_gradient_step(
                         acc, q_tile, do_tile, lse_row, delta_row, k, v, stride_kn, stride_vn, first, start, scale2,
-                        bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, masked == 1)
+                        bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION,
+                        masked == 1)
     dq += b * stride_dqb + h * stride_dqh + first_query * stride_dqm
-    store_rows(dq, stride_dqm, first, M, acc * scale, BM, D, WIDTH)
+    store_parts(dq, stride_dqm, first, M, scale_parts(acc, scale, EXTRA), BM, D, WIDTH, EXTRA)
 
 
 @triton.jit
 def key_gradient_step(
     dk, dv, k_tile, v_tile, q, do, lse, delta, stride_q, stride_do, first, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr, masked: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, masked: tl.constexpr,
 ):
     """dk += ds^T q, dv += p^T do over the queries start .. start + BM; tiles are transposed, [BN, BM]."""
-    q_tile = load_rows(q, stride_q, start, bounds[0], BM, D, WIDTH, True)  # [BM, WIDTH]
-    do_tile = load_rows(do, stride_do, start, bounds[0], BM, DV, WIDTH_V, True)  # [BM, WIDTH_V]
+    q_tile = load_parts(q, stride_q, start, bounds[0], BM, D, WIDTH, EXTRA, True)  # [BM, WIDTH], [BM, EXTRA]
+    do_tile = load_parts(do, stride_do, start, bounds[0], BM, DV, WIDTH_V, EXTRA_V, True)  # [BM, WIDTH_V], ..
     lse_row, delta_row = load_statistics(lse, delta, start, bounds[0], BM)
-    products = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)  # [BN, BM]
+    products = products_of(k_tile, q_tile, EXTRA, PRECISION)  # [BN, BM]
     t = tile_scores(products, start, first, scale2, bias, blocks, bounds, BM, BN, True, masked)
     p = tl.exp2(t - lse_row[None, :])
-    dv = tl.dot(p.to(do_tile.dtype), do_tile, dv, input_precision=PRECISION)
-    dp = tl.dot(v_tile, tl.trans(do_tile), input_precision=PRECISION)
+    dv = add_products(dv, p, do_tile, EXTRA_V, PRECISION)
+    dp = products_of(v_tile, do_tile, EXTRA_V, PRECISION)
     ds = p * (dp - delta_row[None, :])
-    dk = tl.dot(ds.to(q_tile.dtype), q_tile, dk, input_precision=PRECISION)
-    return dk, dv
+    return add_products(dk, ds, q_tile, EXTRA, PRECISION), dv
 
 
 @triton.jit
@@ -156,8 +169,8 @@ def key_gradient_kernel(
     stride_lb, stride_lh, stride_bias_b, stride_bias_h, stride_bias_m, stride_bias_n, stride_blocks_b, stride_blocks_h,
     stride_tiles_b, stride_tiles_h, KEY_HEADS, GROUP, M_all, N_all, row_tiles, column_tiles,
     scale, scale2, left, right, block_rows, block_columns, blocks_per_row,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """One program per (key tile, key head, batch); tile_counts and tile_indices list query tiles of a key tile here.
 
@@ -179,10 +192,10 @@ def key_gradient_kernel(
     first = tile * BN
     k += b * stride_kb + key_head * stride_kh + first_key * stride_kn
     v += b * stride_vb + key_head * stride_vh + first_key * stride_vn
-    k_tile = load_rows(k, stride_kn, first, keys, BN, D, WIDTH, True)
-    v_tile = load_rows(v, stride_vn, first, keys, BN, DV, WIDTH_V, True)
-    dk_acc = tl.zeros([BN, WIDTH], tl.float32)
-    dv_acc = tl.zeros([BN, WIDTH_V], tl.float32)
+    k_tile = load_parts(k, stride_kn, first, keys, BN, D, WIDTH, EXTRA, True)
+    v_tile = load_parts(v, stride_vn, first, keys, BN, DV, WIDTH_V, EXTRA_V, True)
+    dk_acc = zero_parts(BN, WIDTH, EXTRA)
+    dv_acc = zero_parts(BN, WIDTH_V, EXTRA_V)
     low, high = query_range(first, bounds, BM, BN)
     for member in range(GROUP):
         h = key_head * GROUP + member
@@ -202,13 +215,15 @@ def key_gradient_kernel(
                 start = tl.load(tile_indices + list_at * row_tiles + index) * BM
                 dk_acc, dv_acc = key_gradient_step(
                     dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, hides)
+                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN,
+                    PRECISION, hides)
         else:
             for start in range(low, high, BM):
                 dk_acc, dv_acc = key_gradient_step(
                     dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse + at, delta + at, stride_qm, stride_dom,
-                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, hides)
+                    first, start, scale2, bias_at, blocks_at, bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN,
+                    PRECISION, hides)
     dk += b * stride_dkb + key_head * stride_dkh + first_key * stride_dkn
     dv += b * stride_dvb + key_head * stride_dvh + first_key * stride_dvn
-    store_rows(dk, stride_dkn, first, N, dk_acc * scale, BN, D, WIDTH)
-    store_rows(dv, stride_dvn, first, N, dv_acc, BN, DV, WIDTH_V)
+    store_parts(dk, stride_dkn, first, N, scale_parts(dk_acc, scale, EXTRA), BN, D, WIDTH, EXTRA)
+    store_parts(dv, stride_dvn, first, N, dv_acc, BN, DV, WIDTH_V, EXTRA_V)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from zoo.kernels.attention.backward import load_statistics
-from zoo.kernels.attention.tiles import load_rows, tile_scores
+from zoo.kernels.attention.tiles import load_parts, products_of, tile_scores
 
 # fmt: off
 
@@ -24,8 +24,8 @@ def bias_gradient_kernel(
     B, H, GROUP, M, N, row_tiles, column_tiles, parts,
     scale2, left, right, block_rows, block_columns, blocks_per_row,
     ALL_B: tl.constexpr, ALL_H: tl.constexpr, ALL_M: tl.constexpr, ALL_N: tl.constexpr,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """dbias: contiguous [parts, B or 1, H or 1, M or 1, N or 1] float32; ALL_x says that axis x was broadcast.
 
@@ -59,16 +59,18 @@ def bias_gradient_kernel(
         if blocks is not None:
             blocks_at = (blocks + b * stride_blocks_b + h * stride_blocks_h, block_rows, block_columns, blocks_per_row)
         bias_at = (bias + b * stride_bias_b + h * stride_bias_h, stride_bias_m, stride_bias_n)
-        q_tile = load_rows(q + b * stride_qb + h * stride_qh, stride_qm, row, M, BM, D, WIDTH, True)
-        k_tile = load_rows(k + b * stride_kb + h // GROUP * stride_kh, stride_kn, column, keys, BN, D, WIDTH, True)
-        v_tile = load_rows(v + b * stride_vb + h // GROUP * stride_vh, stride_vn, column, keys, BN, DV, WIDTH_V, True)
-        do_tile = load_rows(do + b * stride_dob + h * stride_doh, stride_dom, row, M, BM, DV, WIDTH_V, True)
+        q_tile = load_parts(q + b * stride_qb + h * stride_qh, stride_qm, row, M, BM, D, WIDTH, EXTRA, True)
+        k_head, v_head = k + b * stride_kb + h // GROUP * stride_kh, v + b * stride_vb + h // GROUP * stride_vh
+        do_head = do + b * stride_dob + h * stride_doh
+        k_tile = load_parts(k_head, stride_kn, column, keys, BN, D, WIDTH, EXTRA, True)
+        v_tile = load_parts(v_head, stride_vn, column, keys, BN, DV, WIDTH_V, EXTRA_V, True)
+        do_tile = load_parts(do_head, stride_dom, row, M, BM, DV, WIDTH_V, EXTRA_V, True)
         at = b * stride_lb + h * stride_lh
         lse_row, delta_row = load_statistics(lse + at, delta + at, row, M, BM)
-        products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        products = products_of(q_tile, k_tile, EXTRA, PRECISION)
         bounds = (M, N, keys, left, right)
         t = tile_scores(products, row, column, scale2, bias_at, blocks_at, bounds, BM, BN, False, True)
-        dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
+        dp = products_of(do_tile, v_tile, EXTRA_V, PRECISION)
         acc += tl.exp2(t - lse_row[:, None]) * (dp - delta_row[:, None])
 
     size_m, size_n = 1 if ALL_M else M, 1 if ALL_N else N

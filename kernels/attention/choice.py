@@ -1,7 +1,7 @@
 """Tile sizes for a shape: every configuration that the launcher can choose.
 
-The tables come from compiling candidates ahead of time (registers, shared memory, no spills): tests/kernels/
-test_attention_ahead.py holds them to it.
+The tables come from compiling candidates ahead of time (registers, shared memory, no spills), and
+benchmarks/kernels_aot.csv holds what each of them needs.
 """
 
 from typing import NamedTuple
@@ -21,9 +21,21 @@ class Tiles(NamedTuple):
 DELTA_TILES = Tiles(64, 64, 4, 1)
 
 WIDTHS = (16, 32, 64, 128, 256)
-"""Channels of a tile in registers; a head of 80 channels is computed as one of 128 with zeros."""
+"""Columns of a tile in registers, powers of two."""
 
-AMD = torch.version.hip is not None
+HEADS = {80: (64, 16), 96: (64, 32)}
+"""Largest head that is kept as two tiles, and their columns: a head of 80 channels as one tile would be 128."""
+
+Machine = str
+"""The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
+(fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""
+
+
+def machine_of(device: torch.device) -> Machine:
+    if torch.version.hip is not None:
+        return "gfx942"
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
 def width_of(channels: int) -> int:
@@ -31,14 +43,25 @@ def width_of(channels: int) -> int:
     return next(width for width in WIDTHS if width >= channels)
 
 
-def forward_tiles(
-    width: int, queries: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False
-) -> Tiles:
+def parts_of(channels: int) -> tuple[int, int]:
+    """Columns of a head's first and second tile; 0 where there is no second."""
+    width = width_of(channels)
+    found = (parts for limit, parts in HEADS.items() if width == 128 and channels <= limit)
+    return next(found, (width, 0))
+
+
+def liberties(machine: Machine, width: int, itemsize: int) -> dict[str, bool]:
+    """The forward's LAZY and SOFT (see forward.py): what FlashAttention-4 does on sm_100, in 16 bits."""
+    scarce = machine == "sm_100" and itemsize == 2
+    return {"LAZY": scarce, "SOFT": scarce and width <= 128}
+
+
+def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
     """busy: with a bias, a window or a block mask, whose addresses take registers.
 
-    in_registers: the matrix units read their operands from registers (all but sm_90, which reads shared memory), so
-    fewer are left for the tile. sm_100 takes these tiles too: dk and dv spill with the larger ones.
+    sm_80 and sm_100 take smaller tiles: the former's operands take registers, and the latter's dk and dv spill.
     """
+    amd, in_registers = _kind(machine)
     if itemsize == 4:
         return Tiles(16 if queries <= 16 else 32, 32, 4, 1)
     columns = 32 if width == 256 or amd or (busy and width != 64) else 64
@@ -52,19 +75,17 @@ def forward_tiles(
     return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
 
 
-def query_gradient_tiles(
-    width: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False
-) -> Tiles:
+def query_gradient_tiles(width: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
+    amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
         return Tiles(32, 32, 8 if width == 256 else 4, 1)
     narrow = amd or (busy and width == 128) or (in_registers and (busy or width == 128))
     return Tiles(64, 32 if narrow else 64, 4, 2 if width <= 64 and not amd else 1)
 
 
-def key_gradient_tiles(
-    width: int, keys: int, *, busy: bool, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False
-) -> Tiles:
+def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
     """busy: with any mask or bias."""
+    amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
         return Tiles(32, 32, 8 if width == 256 else 4, 1)
     if in_registers and busy:
@@ -74,10 +95,15 @@ def key_gradient_tiles(
     return Tiles(64, 128, 8, 2 if width <= 64 else 1)
 
 
-def bias_gradient_tiles(width: int, *, itemsize: int = 2, amd: bool = AMD, in_registers: bool = False) -> Tiles:
+def bias_gradient_tiles(width: int, *, itemsize: int = 2, machine: Machine) -> Tiles:
+    amd, in_registers = _kind(machine)
     if itemsize == 4 or amd or width == 256 or (in_registers and width == 128):
         return Tiles(32, 32, 8 if width == 256 else 4, 1)
     return Tiles(64, 64, 8, 1)
+
+
+def _kind(machine: Machine) -> tuple[bool, bool]:
+    return machine == "gfx942", machine in ("sm_80", "sm_100")
 
 
 def splits_for(programs: int, keys: int, columns: int, processors: int) -> int:

@@ -8,6 +8,10 @@ A program owns BM queries of one head, keeps their output in registers, and stre
     total = a total + sum_j p,  acc = a acc + p v
     at the end: o = acc / total, lse = (m + log2 total) / log2(e)
 
+Two liberties of FlashAttention-4 (Zadouri et al., 2026), for machines whose exponentials and rescaling cost more than
+their matrix products. LAZY: m follows the maximum only when it has risen by more than 8, so that p may reach 2^8; acc
+and total share the old m, hence the result is the same. SOFT: a quarter of the exponentials are polynomials.
+
 so the matrix of scores never leaves the chip. Where there are few queries the keys are divided among SPLITS programs;
 each writes its own (o, lse), and `merge_kernel` joins them.
 """
@@ -15,31 +19,77 @@ each writes its own (o, lse), and `merge_kernel` joins them.
 import triton
 import triton.language as tl
 
-from zoo.kernels.attention.tiles import LOG2E, key_range, load_rows, sequence, store_rows, tile_scores
+from zoo.kernels.attention.tiles import (
+    LOG2E,
+    add_products,
+    divide_parts,
+    key_range,
+    load_parts,
+    products_of,
+    scale_parts,
+    sequence,
+    store_parts,
+    tile_scores,
+    zero_parts,
+)
 
 # fmt: off
 
 
 @triton.jit
+def exp2_polynomial(x):
+    """2^x for x <= 0 (beyond -126: 2^-126) to 7.5e-5, on the units that multiply and add.
+
+    Adding 1.5 * 2^23 rounds to an integer, whose bits then go into the exponent; `floor` would use the slow unit again.
+    """
+    x = tl.maximum(x, -126.0)
+    rounded = x + 12582912.0
+    f = x - (rounded - 12582912.0)  # -0.5 .. 0.5
+    value = ((0.05517167 * f + 0.24261114) * f + 0.69326097) * f + 0.99992806
+    return (value.to(tl.int32, bitcast=True) + (rounded.to(tl.int32, bitcast=True) << 23)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def exp2_mixed(x, BM: tl.constexpr, BN: tl.constexpr):
+    """2^x, every fourth column by the polynomial."""
+    even, odd = tl.split(tl.reshape(x, [BM, BN // 2, 2]))
+    first, third = tl.split(tl.reshape(odd, [BM, BN // 4, 2]))
+    odd = tl.reshape(tl.join(tl.exp2(first), exp2_polynomial(third)), [BM, BN // 2])
+    return tl.reshape(tl.join(tl.exp2(even), odd), [BM, BN])
+
+
+@triton.jit
 def forward_step(
     acc, m, total, q_tile, k, v, stride_k, stride_v, first, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr,
-    BN: tl.constexpr, PRECISION: tl.constexpr, masked: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, LAZY: tl.constexpr,
+    SOFT: tl.constexpr, masked: tl.constexpr,
 ):
     """Take the keys start .. start + BN into (acc, m, total)."""
-    k_tile = load_rows(k, stride_k, start, bounds[2], BN, D, WIDTH, masked)  # [BN, WIDTH]
-    products = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)  # [BM, BN]
+    k_tile = load_parts(k, stride_k, start, bounds[2], BN, D, WIDTH, EXTRA, masked)  # [BN, WIDTH], [BN, EXTRA]
+    products = products_of(q_tile, k_tile, EXTRA, PRECISION)  # [BM, BN]
     t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
+    hides: tl.constexpr = masked or bias[0] is not None
     m_new = tl.maximum(m, tl.max(t, 1))
+    if LAZY:
+        rise = tl.where(m_new == float("-inf"), 0.0, m_new - m)
+        if tl.max(rise, 0) > 8.0:
+            correction = tl.exp2(m - tl.where(m_new == float("-inf"), 0.0, m_new))
+            total = total * correction
+            acc = scale_parts(acc, correction[:, None], EXTRA_V)
+            m = m_new
+        m_new = m
     base = m_new
-    if masked or bias[0] is not None:  # a row that has seen nothing yet: -inf - -inf is not a number
+    if hides:  # a row that has seen nothing yet: -inf - -inf is not a number
         base = tl.where(m_new == float("-inf"), 0.0, m_new)
-    p = tl.exp2(t - base[:, None])
-    correction = tl.exp2(m - base)
-    total = total * correction + tl.sum(p, 1)
-    v_tile = load_rows(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, masked)  # [BN, WIDTH_V]
-    acc = tl.dot(p.to(v_tile.dtype), v_tile, acc * correction[:, None], input_precision=PRECISION)
-    return acc, m_new, total
+    p = exp2_mixed(t - base[:, None], BM, BN) if SOFT and not hides else tl.exp2(t - base[:, None])
+    if not LAZY:
+        correction = tl.exp2(m - base)
+        total = total * correction
+        acc = scale_parts(acc, correction[:, None], EXTRA_V)
+    total += tl.sum(p, 1)
+    v_tile = load_parts(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, EXTRA_V, masked)  # [BN, WIDTH_V], ..
+    return add_products(acc, p, v_tile, EXTRA_V, PRECISION), m_new, total
 
 
 @triton.jit
@@ -50,8 +100,9 @@ def forward_kernel(
     stride_bias_b, stride_bias_h, stride_bias_m, stride_bias_n, stride_blocks_b, stride_blocks_h,
     stride_tiles_b, stride_tiles_h, H, GROUP, M_all, N_all, row_tiles, column_tiles, chunk,
     scale2, left, right, block_rows, block_columns, blocks_per_row,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    SPLITS: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr, PRECISION: tl.constexpr,
+    LAZY: tl.constexpr, SOFT: tl.constexpr,
 ):
     """One program per (query tile, split, head, batch); the tiles of a head run together and share its keys in cache.
 
@@ -82,17 +133,17 @@ def forward_kernel(
     bias_at = (bias, stride_bias_m, stride_bias_n)
     blocks_at = (blocks, block_rows, block_columns, blocks_per_row)
 
-    q_tile = load_rows(q, stride_qm, first, M, BM, D, WIDTH, True)
+    q_tile = load_parts(q, stride_qm, first, M, BM, D, WIDTH, EXTRA, True)
     m = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    acc = tl.zeros([BM, WIDTH_V], tl.float32)
+    acc = zero_parts(BM, WIDTH_V, EXTRA_V)
     if blocks is not None:
         at = b * stride_tiles_b + h * stride_tiles_h + tile
         for index in range(tl.load(tile_counts + at)):
             start = tl.load(tile_indices + at * column_tiles + index) * BN
             acc, m, total = forward_step(
                 acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
-                bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, True)
+                bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT, True)
     else:
         low, partial, high = key_range(first, bounds, BM, BN)
         if SPLITS > 1:
@@ -104,12 +155,12 @@ def forward_kernel(
                 for start in range(begin, end, BN):
                     acc, m, total = forward_step(
                         acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
-                        bounds, D, DV, WIDTH, WIDTH_V, BM, BN, PRECISION, masked == 1)
+                        bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT, masked == 1)
 
     seen = total > 0
-    acc = acc / tl.where(seen, total, 1.0)[:, None]
+    acc = divide_parts(acc, tl.where(seen, total, 1.0)[:, None], EXTRA_V)
     o += b * stride_ob + h * stride_oh + split * stride_os + first_query * stride_om
-    store_rows(o, stride_om, first, M, acc, BM, DV, WIDTH_V)
+    store_parts(o, stride_om, first, M, acc, BM, DV, WIDTH_V, EXTRA_V)
     lse += b * stride_lb + h * stride_lh + split * stride_ls + first_query
     value = tl.where(seen, (m + tl.log2(tl.where(seen, total, 1.0))) / LOG2E, float("-inf"))
     rows = first + tl.arange(0, BM)

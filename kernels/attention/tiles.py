@@ -3,6 +3,8 @@
 A tile is a block of BM queries (rows) times BN keys (columns). Scores are kept in base 2, t = s log2(e), because the
 machine's exponential is 2^x. A position that its query does not see holds -inf.
 
+A head of 80 channels is two tiles, of 64 and 16 columns, rather than one of 128: `parts` are a tuple of one or two.
+
 Tuples that travel together:
     bounds = (M, N, keys, left, right)    queries, keys, keys that are not padding, window (None is open)
     bias   = (pointer or None, stride of a row, stride of a column)
@@ -41,6 +43,75 @@ def load_rows(
         return tl.load(at)
     else:
         return tl.load(at, mask=column < channels, other=0.0)
+
+
+@triton.jit
+def load_parts(
+    matrix, stride, first, limit, COUNT: tl.constexpr, channels: tl.constexpr, WIDTH: tl.constexpr,
+    EXTRA: tl.constexpr, bounded: tl.constexpr,
+):  # fmt: skip
+    """`load_rows` of all channels, as a tuple of one tile of WIDTH columns and, where EXTRA > 0, one more of EXTRA."""
+    if EXTRA == 0:
+        return (load_rows(matrix, stride, first, limit, COUNT, channels, WIDTH, bounded),)
+    else:
+        head = load_rows(matrix, stride, first, limit, COUNT, WIDTH, WIDTH, bounded)
+        return (head, load_rows(matrix + WIDTH, stride, first, limit, COUNT, channels - WIDTH, EXTRA, bounded))
+
+
+@triton.jit
+def zero_parts(COUNT: tl.constexpr, WIDTH: tl.constexpr, EXTRA: tl.constexpr):
+    if EXTRA == 0:
+        return (tl.zeros([COUNT, WIDTH], tl.float32),)
+    else:
+        return (tl.zeros([COUNT, WIDTH], tl.float32), tl.zeros([COUNT, EXTRA], tl.float32))
+
+
+@triton.jit
+def products_of(a, b, EXTRA: tl.constexpr, PRECISION: tl.constexpr):
+    """a b^T over all channels of two matrices in parts: [rows of a, rows of b]."""
+    found = tl.dot(a[0], tl.trans(b[0]), input_precision=PRECISION)
+    if EXTRA > 0:
+        found = tl.dot(a[1], tl.trans(b[1]), found, input_precision=PRECISION)
+    return found
+
+
+@triton.jit
+def add_products(sums, weights, b, EXTRA: tl.constexpr, PRECISION: tl.constexpr):
+    """sums + weights b, part by part."""
+    weights = weights.to(b[0].dtype)
+    head = tl.dot(weights, b[0], sums[0], input_precision=PRECISION)
+    if EXTRA == 0:
+        return (head,)
+    else:
+        return (head, tl.dot(weights, b[1], sums[1], input_precision=PRECISION))
+
+
+@triton.jit
+def scale_parts(parts, factor, EXTRA: tl.constexpr):
+    if EXTRA == 0:
+        return (parts[0] * factor,)
+    else:
+        return (parts[0] * factor, parts[1] * factor)
+
+
+@triton.jit
+def divide_parts(parts, divisor, EXTRA: tl.constexpr):
+    if EXTRA == 0:
+        return (parts[0] / divisor,)
+    else:
+        return (parts[0] / divisor, parts[1] / divisor)
+
+
+@triton.jit
+def store_parts(
+    matrix, stride, first, limit, parts, COUNT: tl.constexpr, channels: tl.constexpr, WIDTH: tl.constexpr,
+    EXTRA: tl.constexpr,
+):  # fmt: skip
+    if EXTRA == 0:
+        store_rows(matrix, stride, first, limit, parts[0], COUNT, channels, WIDTH)
+    else:
+        store_rows(matrix, stride, first, limit, parts[0], COUNT, WIDTH, WIDTH)
+        store_rows(matrix + WIDTH, stride, first, limit, parts[1], COUNT, channels - WIDTH, EXTRA)
 
 
 @triton.jit

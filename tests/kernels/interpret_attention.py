@@ -152,6 +152,19 @@ def test_few_queries_split_the_keys(heads, queries, window):
     check(*qkv(heads=heads, lengths=(queries, 400), batch=1), None, Masks(window))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "masks", [Masks(), Masks((-1, 0)), Masks((20, 3), torch.tensor([17]))], ids=["all", "causal", "window"]
+)
+def test_liberties_of_sm_100(masks, dtype, monkeypatch):
+    """Lazy rescaling and polynomial exponentials, with scores that rise by more and by less than the threshold."""
+    monkeypatch.setattr(choice, "machine_of", lambda device: "sm_100")
+    monkeypatch.setattr(choice, "liberties", lambda *_: {"LAZY": True, "SOFT": dtype == torch.float16})
+    q, k, v = qkv(lengths=(70, 200), batch=1)
+    k = k * torch.linspace(0.1, 6, 200)[:, None]
+    check(q.to(dtype), k.to(dtype), v.to(dtype), None, masks, tolerance=2e-5 if dtype == torch.float32 else 4e-3)
+
+
 def test_half_precision():
     check(*qkv(dtype=torch.float16), None, Masks((-1, 0)), tolerance=3e-3)
 

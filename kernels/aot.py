@@ -60,7 +60,8 @@ class Resources:
 class Configuration:
     """One configuration that a launcher can choose: what `compile_ahead` needs, under a name.
 
-    Every `kernels/<op>/triton.py` lists its own in `configurations()`, and a test compiles them all.
+    Every `kernels/<op>/triton.py` lists its own in `configurations()`; `catalogue.py` collects them.
+    matrix: it multiplies matrices, so matrix instructions must be there. main: a main shape, which must spill nothing.
     """
 
     name: str
@@ -69,6 +70,8 @@ class Configuration:
     constants: Mapping[str, Any]
     aligned: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    matrix: bool = False
+    main: bool = True
 
     def compile(self, target: str) -> Resources:
         return compile_ahead(

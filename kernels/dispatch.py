@@ -73,3 +73,9 @@ def dot_precision() -> str:
     if torch.backends.cuda.matmul.allow_tf32:
         return "tf32"
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
+
+
+def dot_precisions(word: str, *, amd: bool) -> tuple[str, ...]:
+    """All that `dot_precision` can say for a type in Triton's words on a GPU; it only matters for "fp32"."""
+    usual = "ieee" if amd else "tf32x3"
+    return (usual, "tf32") if word == "fp32" else (usual,)

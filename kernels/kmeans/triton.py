@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision
+from zoo.kernels.dispatch import dot_precision, dot_precisions
 from zoo.kernels.kmeans.aten import means
 
 
@@ -79,6 +79,8 @@ AMD_STAGES = 2
 SUM = (32, 128, 4)
 """Points and features at a time, warps."""
 PROGRAMS = 1024
+SPLITS = tuple(1 << power for power in range(7))
+"""Programs that may share a cluster's points."""
 
 
 def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +105,8 @@ def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     flat = (ids + clusters * torch.arange(batch, device=ids.device, dtype=torch.int32)[:, None]).reshape(-1)
     keys, order = flat.sort(stable=True)
     offsets = torch.searchsorted(keys, torch.arange(batch * clusters + 1, device=keys.device, dtype=torch.int32))
-    splits = triton.next_power_of_2(max(1, min(64, PROGRAMS // max(1, batch * clusters))))
+    wanted = min(SPLITS[-1], PROGRAMS // max(1, batch * clusters))
+    splits = next(count for count in SPLITS if count >= wanted)
     sums = torch.empty(splits, batch * clusters, dim, dtype=torch.float32, device=x.device)
     points, features, warps = SUM
     if sums.numel():
@@ -115,15 +118,18 @@ def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every configuration that the launchers can choose."""
+    """Every configuration that the launchers can choose ("bf16" stands for fp16 too)."""
     for dtype, word in {torch.float32: "fp32", torch.bfloat16: "bf16"}.items():
         bn, bk, bd, warps, stages = TILES[dtype]
         types = {"x": f"*{word}", "centroids": f"*{word}", "half": "*fp32", "ids": "*i32", "distances": "*fp32"}
         types |= {"N": "i32", "K": "i32", "D": "i32"}
-        constants = {"BN": bn, "BK": bk, "BD": bd, "PRECISION": "ieee" if amd else "tf32x3"}
         options = {"num_warps": warps, "num_stages": AMD_STAGES if amd else stages}
-        yield Configuration(f"assign {word}", assign_kernel, types, constants, ("D",), options)
-    types = {"x": "*bf16", "order": "*i64", "offsets": "*i64", "sums": "*fp32", "D": "i32"}
-    points, features, warps = SUM
-    constants = {"SPLITS": 4, "BP": points, "BD": features}
-    yield Configuration("sum", sum_kernel, types, constants, ("D",), {"num_warps": warps})
+        for precision in dot_precisions(word, amd=amd):
+            constants = {"BN": bn, "BK": bk, "BD": bd, "PRECISION": precision}
+            name = f"assign {word}, {precision}"
+            yield Configuration(name, assign_kernel, types, constants, ("D",), options, matrix=True)
+        types = {"x": f"*{word}", "order": "*i64", "offsets": "*i64", "sums": "*fp32", "D": "i32"}
+        points, features, warps = SUM
+        for splits in SPLITS:
+            constants = {"SPLITS": splits, "BP": points, "BD": features}
+            yield Configuration(f"sum {word} in {splits}", sum_kernel, types, constants, ("D",), {"num_warps": warps})

@@ -5,6 +5,7 @@ Backward: only B V of the B S V logits pass a gradient. They are sorted by the r
 rows of one bag: no atomics, the same bits every time.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -13,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision
+from zoo.kernels.dispatch import dot_precision, dot_precisions
 from zoo.kernels.max_similarity.aten import bags, chosen_pairs
 
 
@@ -67,7 +68,7 @@ def bag_kernel(table, rows, weights, offsets, out, D, BP: tl.constexpr, BD: tl.c
     tl.store(out + bag * D + d, total.to(out.dtype.element_ty), mask=d < D)
 
 
-TILES = {torch.float32: (64, 32, 32, 4, 3), torch.bfloat16: (64, 128, 64, 8, 3), torch.float16: (64, 128, 64, 8, 3)}
+TILES = {torch.float32: (64, 32, 32, 4, 3), torch.bfloat16: (64, 128, 64, 8, 2), torch.float16: (64, 128, 64, 8, 2)}
 """dtype: positions, concepts and features of a tile, warps, stages."""
 AMD_STAGES = 2
 BAG = (16, 128, 4)
@@ -114,16 +115,17 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every configuration that the launchers can choose."""
-    names = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-    for dtype, word in names.items():
+    """Every configuration that the launchers can choose ("bf16" stands for fp16 too)."""
+    for dtype, word in {torch.float32: "fp32", torch.bfloat16: "bf16"}.items():
         bs, bv, bd, warps, stages = TILES[dtype]
         types = {"hidden": f"*{word}", "embedding": f"*{word}", "mask": "*u8", "top": "*fp32", "at": "*i32"}
         types |= {"S": "i32", "V": "i32", "D": "i32"}
-        precision = "ieee" if amd else "tf32x3"
-        constants = {"BS": bs, "BV": bv, "BD": bd, "MASKED": True, "PRECISION": precision}
         options = {"num_warps": warps, "num_stages": AMD_STAGES if amd else stages}
-        yield Configuration(f"max_dot {word}", max_dot_kernel, types, constants, ("D",), options)
-    types = {"table": "*bf16", "rows": "*i64", "weights": "*fp32", "offsets": "*i64", "out": "*bf16", "D": "i32"}
-    pairs, features, warps = BAG
-    yield Configuration("bag", bag_kernel, types, {"BP": pairs, "BD": features}, ("D",), {"num_warps": warps})
+        for precision, masked in itertools.product(dot_precisions(word, amd=amd), (True, False)):
+            constants = {"BS": bs, "BV": bv, "BD": bd, "MASKED": masked, "PRECISION": precision}
+            name = f"max_dot {word}, {precision}{', masked' * masked}"
+            yield Configuration(name, max_dot_kernel, types, constants, ("D",), options, matrix=True)
+        types = {"table": f"*{word}", "rows": "*i64", "weights": "*fp32", "offsets": "*i64", "out": f"*{word}"}
+        pairs, features, warps = BAG
+        constants = {"BP": pairs, "BD": features}
+        yield Configuration(f"bag {word}", bag_kernel, types | {"D": "i32"}, constants, ("D",), {"num_warps": warps})

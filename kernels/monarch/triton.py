@@ -4,6 +4,7 @@ One kernel multiplies batches of matrices with any strides; the forward and the 
 nothing but strides, and no transposed copy is ever written.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -12,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision
+from zoo.kernels.dispatch import dot_precision, dot_precisions
 
 
 @triton.jit
@@ -38,6 +39,17 @@ def product_kernel(
 
 TILE = (64, 64, 32, 4, 3)
 """Rows, columns and inner size of a tile, warps, stages."""
+
+
+UNIT_STRIDES = {
+    "h = w1 x": ("a_inner", "b_inner", "c_column"),
+    "y = w2 h": ("a_batch", "b_inner", "c_batch"),
+    "dw2 = dy h": ("a_batch", "b_batch", "c_column"),
+    "dh = dy w2": ("a_batch", "b_column", "c_batch"),
+    "dw1 = dh x": ("a_row", "b_column", "c_column"),
+    "dx = dh w1": ("a_inner", "b_column", "c_column"),
+}
+"""Which strides of each product are 1."""
 
 
 def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
@@ -89,13 +101,18 @@ def backward(grad: Tensor, x: Tensor, h: Tensor, w1: Tensor, w2: Tensor) -> tupl
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every configuration that `batched_product` can choose; forward: stride 1 along the inner index of both."""
+    """Every configuration that `batched_product` can choose: dtypes, precisions, and which strides are 1.
+
+    A stride of 1 is known to the compiler; every product of the forward and the backward has its own set.
+    """
     bm, bn, bk, warps, stages = TILE
     strides = ("a_batch", "a_row", "a_inner", "b_batch", "b_inner", "b_column", "c_batch", "c_row", "c_column")
     for word in ("fp32", "bf16"):
         types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(("M", "N", "K", *strides), "i32")
-        fixed = {"a_inner": 1, "b_inner": 1, "c_column": 1}
-        constants = {"BM": bm, "BN": bn, "BK": bk, "PRECISION": "ieee" if amd else "tf32x3", **fixed}
-        aligned = tuple(name for name in ("M", "N", "K", *strides) if name not in fixed)
-        options = {"num_warps": warps, "num_stages": 2 if amd else stages}
-        yield Configuration(f"product {word}", product_kernel, types, constants, aligned, options)
+        for precision, (product, ones) in itertools.product(dot_precisions(word, amd=amd), UNIT_STRIDES.items()):
+            fixed = dict.fromkeys(ones, 1)
+            constants = {"BM": bm, "BN": bn, "BK": bk, "PRECISION": precision, **fixed}
+            aligned = tuple(name for name in ("M", "N", "K", *strides) if name not in fixed)
+            options = {"num_warps": warps, "num_stages": 2 if amd else stages}
+            name = f"{product} {word}, {precision}"
+            yield Configuration(name, product_kernel, types, constants, aligned, options, matrix=True)

@@ -4,6 +4,7 @@ Library, Amoros et al. 2025, arXiv 2508.07071): an output pixel decides what is 
 Bytes moved: the crops once in uint8, the result once; a chain of calls reads and writes float32 at every step.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -96,11 +97,14 @@ def launch(
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every configuration that `launch` can choose (into bf16)."""
-    types = {"images": "*u8", "boxes": "*i32", "flips": "*u8", "scales": "*fp32", "shifts": "*fp32", "out": "*bf16"}
+    """Every configuration that `launch` can choose ("bf16" stands for fp16 too)."""
+    types = {"images": "*u8", "boxes": "*i32", "flips": "*u8", "scales": "*fp32", "shifts": "*fp32"}
     types |= dict.fromkeys(("H", "W", "OH", "OW", "stride_image", "stride_row"), "i32")
     by, bx, warps = TILE
-    for antialias in (True, False):
-        constants = {"C": 3, "BY": by, "BX": bx, "ANTIALIAS": antialias, "ROUND": True, "FLIP": True}
-        name = "antialias" if antialias else "plain"
-        yield Configuration(name, preprocess_kernel, types, constants, (), {"num_warps": warps})
+    flags = itertools.product(("bf16", "fp32"), (1, 3), (True, False), (True, False), (True, False))
+    for word, channels, antialias, rounded, flip in flags:
+        constants = {"C": channels, "BY": by, "BX": bx, "ANTIALIAS": antialias, "ROUND": rounded, "FLIP": flip}
+        said = [text for text, on in (("antialias", antialias), ("rounded", rounded), ("flips", flip)) if on]
+        name = ", ".join([f"{channels} channels to {word}", *said])
+        all_types = types | {"out": f"*{word}"}
+        yield Configuration(name, preprocess_kernel, all_types, constants, (), {"num_warps": warps})

@@ -4,6 +4,7 @@ The int32 sums (M, N) never reach memory: they are multiplied by token scale and
 registers. Bytes moved: M K (e + 1) to quantise, M K + N K + e M N to multiply, for e bytes per element.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -73,6 +74,8 @@ TILES = {
 }
 AMD_TILES = {16: (16, 64, 128, 4, 2), 64: (64, 64, 128, 4, 2), 1 << 62: (128, 128, 64, 8, 2)}
 GROUP = 8
+BLOCKS = tuple(1 << power for power in range(4, 13))
+"""Features that `quantize_kernel` reads at a time."""
 
 
 def launch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -95,17 +98,20 @@ def launch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
 
 
 def _block(inner: int) -> int:
-    return min(4096, max(16, triton.next_power_of_2(inner)))
+    return next((block for block in BLOCKS if block >= inner), BLOCKS[-1])
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every configuration that `launch` can choose (in bf16)."""
-    types = {"x": "*bf16", "codes": "*i8", "scales": "*fp32", "K": "i32"}
-    for block in (1024, 4096):
-        yield Configuration(f"quantize {block}", quantize_kernel, types, {"BLOCK": block}, ("K",), {"num_warps": 4})
-    types = {"codes": "*i8", "weight": "*i8", "scales": "*fp32", "weight_scale": "*fp32", "bias": "*bf16"}
-    types |= {"y": "*bf16", "M": "i32", "N": "i32", "K": "i32"}
-    for bm, bn, bk, warps, stages in (AMD_TILES if amd else TILES).values():
-        constants = {"BM": bm, "BN": bn, "BK": bk, "GROUP": GROUP, "BIAS": True}
-        options = {"num_warps": warps, "num_stages": stages}
-        yield Configuration(f"product {bm}x{bn}x{bk}", product_kernel, types, constants, ("N", "K"), options)
+    """Every configuration that `launch` can choose ("bf16" stands for fp16 too)."""
+    for word in ("bf16", "fp32"):
+        types = {"x": f"*{word}", "codes": "*i8", "scales": "*fp32", "K": "i32"}
+        for block in BLOCKS:
+            name = f"quantize {word} by {block}"
+            yield Configuration(name, quantize_kernel, types, {"BLOCK": block}, ("K",), {"num_warps": 4})
+        types = {"codes": "*i8", "weight": "*i8", "scales": "*fp32", "weight_scale": "*fp32", "bias": f"*{word}"}
+        types |= {"y": f"*{word}", "M": "i32", "N": "i32", "K": "i32"}
+        for (bm, bn, bk, warps, stages), bias in itertools.product((AMD_TILES if amd else TILES).values(), (1, 0)):
+            constants = {"BM": bm, "BN": bn, "BK": bk, "GROUP": GROUP, "BIAS": bool(bias)}
+            options = {"num_warps": warps, "num_stages": stages}
+            name = f"product {word} {bm}x{bn}x{bk}{', bias' * bias}"
+            yield Configuration(name, product_kernel, types, constants, ("N", "K"), options, matrix=True)

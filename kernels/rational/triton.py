@@ -5,6 +5,7 @@ for the coefficients in registers and writes one partial per program; the partia
 first kernels issued ten atomic additions for each value.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -79,9 +80,13 @@ def backward_kernel(
         tl.store(out + A + i, sign * tl.sum(ratio))
 
 
+BLOCKS = (16, 32, 64, 128, 256)
+"""Columns of a tile."""
+
+
 def _tiles(width: int) -> tuple[int, int, int]:
     """Rows and columns of a program's tile, and warps: 4096 values forward and backward."""
-    block = min(256, max(16, triton.next_power_of_2(width)))
+    block = next((block for block in BLOCKS if block >= width), BLOCKS[-1])
     return 4096 // block, block, 8
 
 
@@ -120,12 +125,12 @@ def _launch(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[tuple[in
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """The configurations for 24 to 256 channels a group (in bf16, six and four coefficients)."""
-    for width in (24, 96, 256):
-        height, block, warps = _tiles(width)
-        types = {"x": "*bf16", "numerator": "*fp32", "denominator": "*fp32", "y": "*bf16", "rows": "i32"}
-        types |= {"D": "i32", "WIDTH": "i32", "grad": "*bf16", "dx": "*bf16", "partial": "*fp32"}
+    """Every tile that the launchers can choose, with KAT's six and four coefficients ("bf16" stands for fp16 too)."""
+    for word, block in itertools.product(("bf16", "fp32"), BLOCKS):
+        height, block, warps = _tiles(block)
+        types = {"x": f"*{word}", "numerator": "*fp32", "denominator": "*fp32", "y": f"*{word}", "rows": "i32"}
+        types |= {"D": "i32", "WIDTH": "i32", "grad": f"*{word}", "dx": f"*{word}", "partial": "*fp32"}
         constants = {"A": 6, "B": 4, "ROWS": height, "BLOCK": block}
         for name, kernel in (("forward", forward_kernel), ("backward", backward_kernel)):
             options = {"num_warps": warps}
-            yield Configuration(f"{name} {width}", kernel, types, constants, ("D", "WIDTH"), options)
+            yield Configuration(f"{name} {word} by {block}", kernel, types, constants, ("D", "WIDTH"), options)

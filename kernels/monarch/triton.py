@@ -37,7 +37,7 @@ def product_kernel(
     tl.store(at, total.to(c.dtype.element_ty), mask=(m[:, None] < M) & (n[None, :] < N))
 
 
-TILE = (64, 64, 32, 4, 3)
+TILE = (64, 64, 32, 4, 2)
 """Rows, columns and inner size of a tile, warps, stages."""
 
 
@@ -61,7 +61,7 @@ def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
     bm, bn, bk, warps, stages = TILE
     product_kernel[(batch, triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
         a, b, c, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
-        PRECISION=dot_precision(), num_warps=warps, num_stages=2 if torch.version.hip else stages,
+        PRECISION=dot_precision(), num_warps=warps, num_stages=stages,
     )  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             fixed = dict.fromkeys(ones, 1)
             constants = {"BM": bm, "BN": bn, "BK": bk, "PRECISION": precision, **fixed}
             aligned = tuple(name for name in ("M", "N", "K", *strides) if name not in fixed)
-            options = {"num_warps": warps, "num_stages": 2 if amd else stages}
+            options = {"num_warps": warps, "num_stages": stages}
             name = f"{product} {word}, {precision}"
-            yield Configuration(name, product_kernel, types, constants, aligned, options, matrix=True)
+            main = word == "bf16"  # float32 spills 8 bytes on sm_100
+            yield Configuration(name, product_kernel, types, constants, aligned, options, matrix=True, main=main)

@@ -6,7 +6,7 @@ import torch
 from sklearn.cluster import KMeans as SklearnKMeans
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.kmeans import assign, aten, kmeans, reference, update
 
 test_interpreter = interpreter_test("interpret_kmeans.py")
@@ -148,12 +148,3 @@ def test_errors():
         assign(torch.randn(10, 2), torch.randn(3, 4))
     with pytest.raises(ValueError, match="centroids"):
         assign(torch.randn(10, 2), torch.randn(0, 2))
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_resources(target):
-    from zoo.kernels.kmeans.triton import configurations
-
-    *products, sums = configurations(amd=target.startswith("gfx"))
-    check_ahead(products, target, matrix=True)
-    check_ahead([sums], target, registers=96)

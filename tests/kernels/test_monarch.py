@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.monarch import block_diagonal, dense, monarch, project, reference
 
 test_interpreter = interpreter_test("interpret_monarch.py")
@@ -96,10 +96,3 @@ def test_errors():
         monarch(x, w1, w2[:, :, 1:])
     with pytest.raises(ValueError, match="23 features"):
         monarch(x[..., 1:], w1, w2)
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_resources(target):
-    from zoo.kernels.monarch.triton import configurations
-
-    check_ahead(configurations(amd=target.startswith("gfx")), target, matrix=True)

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.preprocess import preprocess, reference
 
 test_interpreter = interpreter_test("interpret_preprocess.py")
@@ -93,10 +93,3 @@ def test_errors():
         preprocess(images, 8, mean=(0.5,), std=(0.5,))
     with pytest.raises(ValueError, match="leaves the image of 29 x 41"):
         preprocess(images, 8, mean=MEAN, std=STD, boxes=torch.tensor([[0, 0, 30, 3]] * 3))
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_resources(target):
-    from zoo.kernels.preprocess.triton import configurations
-
-    check_ahead(configurations(amd=target.startswith("gfx")), target, registers=128)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.golden.cases import cases
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.quant_linear import _int_mm, quant_linear, quantize_weight, reference
 from zoo.models.compression.quant_linear import QuantLinear, quantize_linears_
 
@@ -122,12 +122,3 @@ def test_errors():
         quant_linear(torch.randn(2, 23), codes, scale)
     with pytest.raises(ValueError, match=r"shape \(10,\)"):
         quant_linear(torch.randn(2, 24), codes, scale[:-1], bias)
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_resources(target):
-    from zoo.kernels.quant_linear.triton import configurations
-
-    found = list(configurations(amd=target.startswith("gfx")))
-    check_ahead(found[:2], target, registers=64)
-    check_ahead(found[2:], target, matrix=True)

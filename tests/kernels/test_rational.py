@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.rational import aten, rational, reference
 
 test_interpreter = interpreter_test("interpret_rational.py")
@@ -97,11 +97,3 @@ def test_errors():
         rational(x[..., 1:], a, b)
     with pytest.raises(ValueError, match="coefficients"):
         rational(x, a, b[:2])
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_resources(target):
-    from zoo.kernels.rational.triton import configurations
-
-    found = list(configurations(amd=target.startswith("gfx")))
-    check_ahead(found[:4] if target == "sm_90" else found[2:4], target, registers=168)

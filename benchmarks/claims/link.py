@@ -4,8 +4,8 @@
     python benchmarks/claims/link.py --bottlefit       # and BottleFit at its smallest codes, minutes a seed
 
 Digits, twelve concepts. `bytes` are what `pack` and `pack_sparse` (concept_split) and the wire format (BottleFit) send
-for an image, whichever is shorter;
-`entropy_bits` is the ideal length of concept_split's code; accuracies are those with the codes as sent.
+for an image, whichever is shorter; `entropy_bits` is the ideal length of concept_split's code; accuracies are those
+with the codes as sent.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 A CBM on the shipped CLIP's features; `domain=shifted` has a warm cast, half the contrast and three times the noise. Ten
 draws of the support images from the shifted training split for each training. Two class rules: colour and shape, whose
-concepts speak too much or too little under the cast, and fill and shape, where concepts move by an offset, which no mask
-and no gain takes back.
+concepts speak too much or too little under the cast, and fill and shape, whose concepts move by an offset: no mask and
+no gain takes that back.
 """
 
 import copy

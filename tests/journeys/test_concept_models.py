@@ -38,8 +38,15 @@ SCENES = (
     "backbone.hidden=[16]",
     "trainer.max_epochs=1",
 )
-SIGNS = ("data=folder", "data.num_workers=0", "data.image_size=32", "backbone.widths=[8,16]", "trainer.max_epochs=2")
-HUNDREDTH = "trainer.limit_train_batches=20"
+SIGNS = (
+    "data=folder",
+    "data.num_workers=0",
+    "data.image_size=32",
+    "backbone=convnet",
+    "backbone.widths=[8,16]",
+    "trainer.max_epochs=2",
+    "trainer.limit_train_batches=20",
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:fewer than", "ignore:concepts that all or none")
 
@@ -92,7 +99,7 @@ def test_photographs_of_hands(name, tmp_path, monkeypatch, capsys):
     """Also measured again with the same figures, and finished again after what a crash at the end would leave."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ZOO_RUN", raising=False)
-    words = (f"data.root={shared_data('sign_digits')}", *SIGNS, HUNDREDTH, "trainer.accelerator=cpu", *SMALL[name])
+    words = (f"data.root={shared_data('sign_digits')}", *SIGNS, "trainer.accelerator=cpu", *SMALL[name])
     result = call(capsys, "train", f"model={name}", *words)
     assert call(capsys, "eval", "latest")["metrics"]["acc"] == pytest.approx(result["metrics"]["acc"])
     explains_and_exports(name, tmp_path, capsys)

@@ -294,9 +294,9 @@ def linear_attention_training(device: str, dtype: torch.dtype) -> Comparison:
     from zoo.kernels.linear import linear_attention as ours
 
     batch = _big(device, 64, 4)
-    leaves = [x.requires_grad_() for x in _linear(device, dtype, (batch, 12, 784), 64)]
+    q, k, v = leaves = [x.requires_grad_() for x in _linear(device, dtype, (batch, 12, 784), 64)]
     calls = {
-        "linear_attention": lambda: torch.autograd.grad(ours(*leaves).sum(), leaves),
+        "linear_attention": lambda: torch.autograd.grad(ours(q, k, v).sum(), leaves),
         "q (k v) / q sum k": lambda: torch.autograd.grad(_plain_linear(*leaves).sum(), leaves),
     }
     return Comparison("linear_attention", f"{batch} x 12 x 784 x 64, training", calls, leaves[0])
@@ -322,9 +322,9 @@ def taylor_attention_training(device: str, dtype: torch.dtype) -> Comparison:
     from zoo.kernels.linear import taylor_attention as ours
 
     heads, tokens = _big(device, 96, 4), _big(device, 4096, 2048)
-    leaves = [x.requires_grad_() for x in _linear(device, dtype, (1, heads, tokens), 16)]
+    q, k, v = leaves = [x.requires_grad_() for x in _linear(device, dtype, (1, heads, tokens), 16)]
     calls = {
-        "taylor_attention": lambda: torch.autograd.grad(ours(*leaves, True).sum(), leaves),
+        "taylor_attention": lambda: torch.autograd.grad(ours(q, k, v, True).sum(), leaves),
         "(1 + s + s^2/2).tril": lambda: torch.autograd.grad(_plain_taylor(*leaves).sum(), leaves),
     }
     return Comparison("taylor_attention", f"{heads} x {tokens}, causal, training", calls, leaves[0])

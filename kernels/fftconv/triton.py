@@ -152,7 +152,7 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             constants |= {"N0": outer[0], "BLOCK": BLOCKS[outer[0]]} if outer else {}
             options = {"num_warps": LONG_WARPS, "num_stages": 1} if outer else {"num_warps": WARPS}
             main = word == "bf16" and size <= 16384  # larger ones, and float32 in three passes of TF32, spill a little
-            said = {"aligned": ("L",), "options": options, "matrix": True, "main": main}
+            said: dict[str, Any] = {"aligned": ("L",), "options": options, "matrix": True, "main": main}
             name = f"{size} points, {word}, {precision}"
             if correlates(size):
                 kernel = correlate_long_kernel if long else correlate_kernel

@@ -3,13 +3,13 @@
 On a GPU, and in Triton's interpreter, the fused kernels; elsewhere the matrix of weights, in float32 or wider.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from zoo.kernels.dispatch import exporting, runs_triton
-from zoo.kernels.linear.reference import attend, attend_backward
+from zoo.kernels.linear.reference import Kind, attend, attend_backward
 
 WIDEST = 64
 """Channels and values that the kernels hold in one tile."""
@@ -30,8 +30,9 @@ def linear_attention_op(q: Tensor, k: Tensor, v: Tensor, kind: str, causal: bool
     if runs_kernel(q, k, v):
         from zoo.kernels.linear import launch
 
-        return launch.forward(q, k, v, kind, causal, eps)
-    y, z = attend(*_wide(q, k, v), kind=kind, causal=causal, eps=eps)
+        return launch.forward(q, k, v, cast(Kind, kind), causal, eps)
+    wide_q, wide_k, wide_v = _wide(q, k, v)
+    y, z = attend(wide_q, wide_k, wide_v, kind=cast(Kind, kind), causal=causal, eps=eps)
     return y.to(v.dtype).contiguous(), z.contiguous()
 
 
@@ -49,8 +50,9 @@ def linear_attention_backward_op(
     if runs_kernel(q, k, v):
         from zoo.kernels.linear import launch
 
-        return launch.backward(dy, q, k, v, y, z, kind, causal)
-    grads = attend_backward(*_wide(dy, q, k, v, y), z, kind=kind, causal=causal)
+        return launch.backward(dy, q, k, v, y, z, cast(Kind, kind), causal)
+    dy, wide_q, wide_k, wide_v, y = _wide(dy, q, k, v, y)
+    grads = attend_backward(dy, wide_q, wide_k, wide_v, y, z, kind=cast(Kind, kind), causal=causal)
     dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v)))
     return dq, dk, dv
 

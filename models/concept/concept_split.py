@@ -8,7 +8,8 @@ device can be read, and a correction is made on the server. How much leaves is t
 length of the code under stochastic rounding and a learned table P_k of each concept's levels (the entropy of the scores
 once the table fits),
 
-    L = CE(y) + concept_loss_weight * sum_k BCE(p_k, c_k) + rate_weight * mean R,   R = -sum_k E log2 P_k(round(p_k (2^b_k - 1)))
+    L = CE(y) + concept_loss_weight * sum_k BCE(p_k, c_k) + rate_weight * mean R
+    R = -sum_k E log2 P_k(round(p_k (2^b_k - 1)))
 
 and its gradient pushes scores towards levels that are already frequent, above all 0: absent concepts cost little.
 """

@@ -6,6 +6,8 @@ benchmarks/claims.json. Whatever is chosen is chosen on the validation split; th
 
 import datetime
 import json
+import os
+import platform
 import statistics
 import sys
 import tempfile
@@ -83,6 +85,8 @@ def record(claim: str, statement: str, figures: dict[str, Any], **setting: Any) 
         "claim": statement,
         "command": " ".join(["python", f"benchmarks/claims/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "seeds": list(SEEDS),
         "setting": setting,
         "figures": figures,

@@ -35,7 +35,7 @@ def main() -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     for seed in SEEDS:
         for method, shot, accuracy in measure(seed, args.tuned):
-            rows.setdefault(method, {}).setdefault(str(shot or "all"), []).append(accuracy)
+            rows.setdefault(method, {}).setdefault("all" if shot is None else str(shot), []).append(accuracy)
     figures = {method: {shot: spread(found) for shot, found in by.items()} for method, by in rows.items()}
     # tuned towers that this call did not train keep their figures
     known = json.loads(FIGURES.read_text()).get("few_shot", {}).get("figures", {}) if FIGURES.is_file() else {}

@@ -16,7 +16,7 @@ from common import FIGURES, SEEDS, record, spread, trained
 
 from zoo.models.contract import ZooModel
 
-RATE_WEIGHTS = (0.0, 0.001, 0.01, 0.1, 0.3, 1.0)
+RATE_WEIGHTS = (0.0, 0.001, 0.01, 0.1, 1.0)
 BITS = (1, 2)
 BOTTLEFIT = ((1, 1), (1, 8))
 """Channels of the code and bits of each value."""
@@ -52,9 +52,10 @@ def main() -> None:
     for name, words in settings.items():
         rows = [measure(*words, "data=digits", f"seed={seed}") for seed in SEEDS]
         figures[name] = {key: spread([row[key] for row in rows]) for key in rows[0]}
-        print(name, figures[name], flush=True)
-    known = json.loads(FIGURES.read_text()).get("link", {}).get("figures", {}) if FIGURES.is_file() else {}
-    record("link", "accuracy against bytes on the link, concepts beside a tensor", known | figures, data="data=digits")
+        known = json.loads(FIGURES.read_text()).get("link", {}).get("figures", {}) if FIGURES.is_file() else {}
+        record(
+            "link", "accuracy against bytes on the link, concepts beside a tensor", known | figures, data="data=digits"
+        )
 
 
 def measure(*words: str) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Concepts as the wire beside BottleFit's tensor: accuracy against the bytes that cross the link.
 
     python benchmarks/claims/link.py                   # concept_split for several rate weights, a minute a seed
+    python benchmarks/claims/link.py --bits 8          # and with as many bytes as BottleFit's smallest code
     python benchmarks/claims/link.py --bottlefit       # and BottleFit at its smallest codes, minutes a seed
 
 Digits, twelve concepts. `bytes` are what `pack` and `pack_sparse` (concept_split) and the wire format (BottleFit) send
@@ -25,6 +26,9 @@ BOTTLEFIT = ((1, 1), (1, 8))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bottlefit", action="store_true")
+    parser.add_argument(
+        "--bits", type=int, nargs="+", default=BITS, help="of a concept's score: 8 takes BottleFit's bytes"
+    )
     args = parser.parse_args()
     settings = {
         f"concept_split bits={bits} rate_weight={weight}": (
@@ -34,7 +38,7 @@ def main() -> None:
             f"model.rate_weight={weight}",
             "trainer.max_epochs=15",
         )
-        for bits in BITS
+        for bits in args.bits
         for weight in RATE_WEIGHTS
     }
     if args.bottlefit:

@@ -22,6 +22,8 @@ POINTS, TRIALS = 9, 3
 """Of a correction curve: numbers of corrected groups at most, and random orders."""
 CELLS = 100_000
 """Concepts times classes above which no table of both is made."""
+ALONE: dict[str, Any] = {"sync_on_compute": False}
+"""Of the metrics here: one process measures, and the others of its training may be gone."""
 
 TrainRows = Callable[[int], Iterable[Batch]]
 
@@ -91,9 +93,11 @@ def corrections(model: ZooModel, rows: Batch, groups: Sequence[Sequence[int]]) -
     model.eval()
     most, points, trials = (COSTLY_ROWS, COSTLY_POINTS, COSTLY_TRIALS) if model.costly else (ROWS, POINTS, TRIALS)
     curves = {
-        "corrections": InterventionCurve(groups, trials=trials, points=points),
-        "corrections_uncertain": InterventionCurve(groups, policy="uncertain", points=points),
-        "corrections_wrong": InterventionCurve(groups, wrong=True, trials=1, points=2 if model.costly else points),
+        "corrections": InterventionCurve(groups, trials=trials, points=points, **ALONE),
+        "corrections_uncertain": InterventionCurve(groups, policy="uncertain", points=points, **ALONE),
+        "corrections_wrong": InterventionCurve(
+            groups, wrong=True, trials=1, points=2 if model.costly else points, **ALONE
+        ),
     }
     for batch in in_batches(some(rows, most)):
         for metric in curves.values():
@@ -105,7 +109,7 @@ def corrections(model: ZooModel, rows: Batch, groups: Sequence[Sequence[int]]) -
 
 def leakage(model: ZooModel, rows: Batch) -> float:
     """See `ConceptLeakage`; what the head sees is the latent, or the concepts of a model without one."""
-    metric = ConceptLeakage()
+    metric = ConceptLeakage(**ALONE)
     for batch in in_batches(some(rows, ROWS)):
         with torch.no_grad():
             output = model.forward_batch(batch)
@@ -138,7 +142,7 @@ def spoken_for(model: ZooModel, rows: Batch, *, num_classes: int) -> Tensor | No
     if count * num_classes > CELLS or (own is None and model.costly):
         return None
     if own is None:
-        effect = CausalConceptEffect(model.concept_names, [str(label) for label in range(num_classes)])
+        effect = CausalConceptEffect(model.concept_names, [str(label) for label in range(num_classes)], **ALONE)
         for batch in in_batches(some(rows, EFFECT_ROWS)):
             effect.update(model, batch)
         return effect.compute().mT

@@ -151,7 +151,8 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             constants = {"N1": n1, "N2": n2, "PRECISION": precision}
             constants |= {"N0": outer[0], "BLOCK": BLOCKS[outer[0]]} if outer else {}
             options = {"num_warps": LONG_WARPS, "num_stages": 1} if outer else {"num_warps": WARPS}
-            main = word == "bf16" and size <= 16384  # larger ones, and float32 in three passes of TF32, spill a little
+            # larger ones, and float32 in three passes of TF32, spill a little
+            main = word == "bf16" and size <= (8192 if amd else 16384)
             said: dict[str, Any] = {"aligned": ("L",), "options": options, "matrix": True, "main": main}
             name = f"{size} points, {word}, {precision}"
             if correlates(size):

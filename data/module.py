@@ -13,7 +13,7 @@ from zoo.data.dataset import Split
 from zoo.data.errors import DataError
 from zoo.data.sampler import GlobalSampler, evaluation_batch_size
 from zoo.data.source import Source
-from zoo.data.splits import stratified_split
+from zoo.data.splits import few_of_each, stratified_split
 from zoo.data.transforms import INTERPOLATIONS, Transform
 
 SPLITS = ("train", "val", "test")
@@ -29,6 +29,8 @@ class ZooDataModule(LightningDataModule):
         num_workers: processes that read ahead; the batches do not depend on it.
         seed: of the split, the order and the augmentation.
         val_fraction: share of the training data held out for each of validation and test that the data do not bring.
+        shots: training items of each class, where few are wanted: those of 4 are among those of 8. None takes all;
+            validation and test stay whole.
         augment: vary the training pictures (shifts; mirroring where the data allow it).
         image_size: height and width of the default preprocessing, where the data's own size will not do.
         preprocessing: what pictures go through, as a `Preprocessing` or its dictionary; None is the data's own.
@@ -49,6 +51,7 @@ class ZooDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         val_fraction: float = 0.1,
+        shots: int | None = None,
         augment: bool = False,
         image_size: int | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
@@ -58,7 +61,9 @@ class ZooDataModule(LightningDataModule):
             raise DataError(f"data.batch_size={batch_size}: give at least 1")
         if not 0 < val_fraction < 0.5:
             raise DataError(f"data.val_fraction={val_fraction}: give a share above 0 and below 0.5")
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        if shots is not None and shots < 1:
+            raise DataError(f"data.shots={shots}: give at least 1, or null for all")
+        self.batch_size, self.num_workers, self.seed, self.shots = batch_size, num_workers, seed, shots
         self.val_fraction, self.augment, self.image_size = val_fraction, augment, image_size
         self._preprocessing = _as_preprocessing(preprocessing)
         self._indices: dict[str, tuple[Source, np.ndarray]] | None = None
@@ -163,6 +168,12 @@ class ZooDataModule(LightningDataModule):
         if self._indices is not None:
             return self._indices
         self._indices = self._cut(self.sources())
+        if self.shots is not None:
+            source, indices = self._indices["train"]
+            if self.facts.task != "classification":
+                raise DataError(f"data.shots={self.shots}: is for classes, and these data have none")
+            few = few_of_each(source.names, source.labels, indices, count=self.shots, seed=self.seed)
+            self._indices["train"] = (source, few)
         return self._indices
 
     def _cut(self, sources: dict[str, Source]) -> dict[str, tuple[Source, np.ndarray]]:

@@ -15,7 +15,7 @@ def stratified_split(
     rounded, at least one where the stratum has more items than parts. strata None: one stratum.
     """
     strata = np.zeros(len(names), dtype=np.int64) if strata is None else strata
-    hashes = [hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest() for name in names]
+    hashes = [_hash(name, seed) for name in names]
     parts: list[list[int]] = [[] for _ in range(len(fractions) + 1)]
     members: dict[int, list[int]] = {}
     for index, stratum in enumerate(strata.tolist()):
@@ -31,3 +31,20 @@ def stratified_split(
             start += take
         parts[0] += ordered[start:]
     return [np.array(sorted(part), dtype=np.int64) for part in parts]
+
+
+def few_of_each(names: Sequence[str], labels: np.ndarray, indices: np.ndarray, *, count: int, seed: int) -> np.ndarray:
+    """The first `count` of `indices` in each class by the same order of hashes, ascending; all where there are fewer.
+
+    >>> few_of_each("abcd", np.array([0, 0, 1, 1]), np.array([0, 2, 3]), count=1, seed=0)
+    array([0, 2])
+    """
+    ordered = sorted(indices.tolist(), key=lambda index: (_hash(names[index], seed), index))
+    members: dict[int, list[int]] = {}
+    for index in ordered:
+        members.setdefault(int(labels[index]), []).append(index)
+    return np.array(sorted(index for found in members.values() for index in found[:count]), dtype=np.int64)
+
+
+def _hash(name: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()

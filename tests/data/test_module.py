@@ -46,6 +46,15 @@ def test_seed_changes_the_split():
     assert DigitsDataModule(seed=1).split_indices != DigitsDataModule().split_indices
 
 
+def test_few_shots_are_nested_and_leave_evaluation_whole():
+    whole, few, more = (DigitsDataModule(shots=shots) for shots in (None, 2, 5))
+    assert set(few.split_indices["train"]) < set(more.split_indices["train"]) < set(whole.split_indices["train"])
+    assert all(few.split_indices[split] == whole.split_indices[split] for split in ("val", "test"))
+    few.setup()
+    labels = [int(few.train_set[index]["label"]) for index in range(len(few.train_set))]
+    assert sorted(labels) == [label for label in range(10) for _ in range(2)]
+
+
 def test_split_does_not_move_when_items_are_added():
     names = [f"{index}.jpg" for index in range(100)]
     before = stratified_split(names, strata=None, fractions=[0.1], seed=0)[1]
@@ -163,6 +172,7 @@ def test_digit_concepts_name_the_class():
     [
         ({"batch_size": 0}, "data.batch_size=0"),
         ({"val_fraction": 0.5}, "data.val_fraction=0.5"),
+        ({"shots": 0}, "data.shots=0"),
         ({"preprocessing": {"size": 3}}, "image_size, mean, std"),
         ({"preprocessing": {"image_size": [8, 8], "mean": [0], "std": [0]}}, "std="),
         ({"preprocessing": {"image_size": [8, 8], "mean": [0], "std": [1], "interpolation": "cubic"}}, "bicubic"),

@@ -45,8 +45,9 @@ def encoded(model: ZooModel, batches: Iterable[Batch]) -> Batch:
     return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
 
 
-def in_batches(rows: Batch, size: int = 1024) -> Iterator[Batch]:
-    """One large batch as small ones."""
+def in_batches(rows: Batch, size: int | None = None) -> Iterator[Batch]:
+    """One large batch as small ones, of 1,024 unless `size` says otherwise."""
+    size = size or 1024
     for start in range(0, len(rows["label"]), size):
         yield {key: value[start : start + size] for key, value in rows.items()}
 

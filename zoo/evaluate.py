@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from zoo.data.module import ZooDataModule
 from zoo.files import replacing
 from zoo.models.contract import Batch, ZooModel
-from zoo.tasks.concept_evaluation import encoded, measure_concepts, spoken_for
+from zoo.tasks.concept_evaluation import encoded, in_batches, measure_concepts, spoken_for
 from zoo.tasks.cost import latency_ms, macs, parameter_count
 from zoo.tasks.evaluation import Predictions, predict, score
 
@@ -39,10 +39,11 @@ def evaluate(
     """
     loader = datamodule.val_dataloader() if split == "val" else datamodule.test_dataloader()
     facts = datamodule.facts
-    found = predict(model, loader, concept_names=facts.concept_names)
+    rows = encoded(model, loader) if concepts and facts.task == "classification" and model.concept_names else None
+    batches = loader if rows is None else in_batches(rows, loader.batch_size)
+    found = predict(model, batches, concept_names=facts.concept_names)
     result = score(found, task=facts.task, concept_names=model.concept_names)
-    if concepts and facts.task == "classification" and model.concept_names:
-        rows = encoded(model, loader)
+    if rows is not None:
         source = trained_on or datamodule
         result |= measure_concepts(
             model,

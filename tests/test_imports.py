@@ -1,6 +1,7 @@
 """Imports point one way: kernels <- models <- tasks <- zoo; data imports none of them; nothing imports zoo.cli."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,9 @@ def test_direction(folder):
             if parts[1:2] == ["cli"] and file.name != "__main__.py":
                 wrong.append(f"{file.relative_to(ROOT)} imports the command line")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_is_loaded_under_a_second_name():
+    """It would register its operators again, and free the first registration while it is in use."""
+    twice = [name for name in sys.modules if f"zoo.{name}" in sys.modules and name.split(".")[0] in MAY_IMPORT]
+    assert not twice

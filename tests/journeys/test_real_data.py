@@ -25,10 +25,10 @@ def trained(*words: str, tmp_path, capsys) -> dict:
 
 def test_the_recipe_for_signs_names_fingers(tmp_path, capsys):
     root = shared_data("sign_digits")
-    words = ("experiment=sign_digits_cbm", f"data.root={root}", "trainer.max_epochs=4", *CPU)
+    words = ("experiment=sign_digits_cbm", f"data.root={root}", "trainer.max_epochs=6", *CPU)
     metrics = trained(*words, tmp_path=tmp_path, capsys=capsys)
-    assert metrics["acc"] > 0.25  # a tenth by chance
-    assert metrics["concept_acc"] > 0.75
+    assert metrics["acc"] > 0.4  # a tenth by chance
+    assert metrics["concept_acc"] > 0.9
 
 
 def test_garments_with_concepts(tmp_path, capsys):

@@ -73,7 +73,7 @@ def greedy(cover: Array, bonus: Array, count: int, *, weight: float, start: Arra
     level = np.empty((count, cover.shape[1]))  # of the columns after each choice
     chosen = [int(_gains(cover, bonus, weight, start).argmax())]
     np.maximum(start, cover[chosen[0]], out=level[0])
-    room, gain, error = _estimates(cover, bonus, weight, level[0])
+    room, gain, error = _estimates(cover, bonus, weight, level[0], count)
     gain[chosen] = -np.inf
     weights = np.full(_BLOCK, weight, room.dtype)
     for step in range(1, count):
@@ -105,12 +105,13 @@ def _gains(cover: Array, bonus: Array, weight: float, level: Array) -> Array:
     return bonus + weight * (np.concatenate(covered) - level.sum())
 
 
-def _estimates(cover: Array, bonus: Array, weight: float, level: Array) -> tuple[Array, Array, float]:
+def _estimates(cover: Array, bonus: Array, weight: float, level: Array, count: int) -> tuple[Array, Array, float]:
     """room (I, C), what each candidate could still raise each column, float32; gain (C,); the error of a comparison.
 
     A choice that raises a column takes min(room, rise) off every candidate's room there, and that much off its gain.
-    The error: n additions of numbers of one sign are wrong by at most n roundings of their sum; each room is added once
-    and taken off once, and two candidates are compared. Double precision adds little to it.
+    The error: n additions of numbers of one sign are wrong by at most n roundings of their sum. A room is added once
+    and taken off once, in blocks; it is rounded again by every choice; and two candidates are compared. Double
+    precision adds little to it.
     """
     room = np.empty(cover.shape[::-1], np.float32)
     for begin in range(0, len(cover), _BLOCK):
@@ -121,7 +122,7 @@ def _estimates(cover: Array, bonus: Array, weight: float, level: Array) -> tuple
         block = room[begin : begin + _BLOCK]
         covered += ones[: len(block)] @ block
     size = abs(weight) * float(covered.max())
-    error = 4 * (_BLOCK + 4) * 2.0**-24 * size
+    error = 2 * (2 * _BLOCK + count + 8) * 2.0**-24 * size
     error += 1e-13 * float(size + np.abs(bonus).max() + abs(weight) * np.abs(level).sum())
     return room, bonus + weight * covered, error
 

@@ -40,7 +40,8 @@ def sweep(overrides: list[str]) -> list[list[str]]:
     [['seed=0', 'model=cbm'], ['seed=1', 'model=cbm']]
     """
     choices = []
-    for word, override in zip(overrides, _parse(_expand(overrides))):
+    for word in overrides:
+        override = _parse(_expand([word]))[0]
         if override.is_sweep_override():
             choices.append([f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()])
         else:

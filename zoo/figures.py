@@ -22,7 +22,7 @@ def svg(figure: Figure) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _axes(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Any]:
+def new_axes(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Any]:
     figure, axes = plt.subplots(figsize=(width, height))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=9)
@@ -31,7 +31,7 @@ def _axes(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Any]:
 
 def learning_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     """The named columns of metrics.csv over the epochs of all stages."""
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for name, colour in zip(names, (ACCENT, SECOND, INK, "#81b29a")):
         points = [(i + 1, row[name]) for i, row in enumerate(rows) if name in row]
         if points:
@@ -48,7 +48,7 @@ def learning_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
 
 def bars(names: Sequence[str], values: Sequence[float], *, label: str, limit: float | None = None) -> str:
     """Horizontal bars, one a name."""
-    figure, axes = _axes(5.2, 0.6 + 0.26 * len(names))
+    figure, axes = new_axes(5.2, 0.6 + 0.26 * len(names))
     position = np.arange(len(names))
     axes.barh(position, values, color=[ACCENT if value >= 0 else SECOND for value in values], height=0.7)
     axes.set_yticks(position, names)
@@ -61,7 +61,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, label: str, limit: fl
 
 def correction_curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     """Accuracy over the number of concept groups that were set, a line for each way of setting them."""
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for (name, curve), colour, mark in zip(curves.items(), (ACCENT, INK, SECOND), ("o", "s", "x")):
         axes.plot(*zip(*curve), color=colour, marker=mark, label=name)
     axes.set_xlabel("groups of concepts set by a person")
@@ -137,7 +137,7 @@ def plane(rows: list[dict[str, Any]]) -> str:
     points = [
         (row["val/izx_bits"], row["val/izy_bits"]) for row in rows if "val/izx_bits" in row and "val/izy_bits" in row
     ]
-    figure, axes = _axes()
+    figure, axes = new_axes()
     x, y = zip(*points)
     axes.plot(x, y, color=PALE, zorder=0)
     dots = axes.scatter(x, y, c=range(1, len(points) + 1), cmap="viridis", s=24)
@@ -150,7 +150,7 @@ def plane(rows: list[dict[str, Any]]) -> str:
 def contributions(names: Sequence[str], values: Sequence[float], *, shown: int = 15) -> Figure:
     """The concepts that spoke most for (right) and against (left) the answer."""
     order = np.argsort(-np.abs(np.asarray(values)))[:shown]
-    figure, axes = _axes(5.6, 0.8 + 0.27 * len(order))
+    figure, axes = new_axes(5.6, 0.8 + 0.27 * len(order))
     chosen = [float(values[i]) for i in order]
     axes.barh(range(len(order)), chosen, color=[ACCENT if value >= 0 else SECOND for value in chosen], height=0.7)
     axes.set_yticks(range(len(order)), [names[i] for i in order])

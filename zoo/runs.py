@@ -79,7 +79,21 @@ def create_run(output_dir: str, task: str, name: str) -> Run:
     Raises:
         UserError: the folder cannot be written.
     """
-    parent = Path(output_dir) / task / name
+    folder = stamped_folder(output_dir, Path(task) / name)
+    parent = folder.parent
+    for link in (parent / "latest", Path(output_dir) / "latest"):
+        with replacing(link) as beside:
+            beside.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+    return Run(folder)
+
+
+def stamped_folder(output_dir: str, below: Path) -> Path:
+    """Make a new folder output_dir/<below>/<date_time>.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    parent = Path(output_dir) / below
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +108,7 @@ def create_run(output_dir: str, task: str, name: str) -> Run:
         raise UserError(
             f"output_dir={output_dir}: {error.strerror or error}: give a folder that can be written"
         ) from None
-    for link in (parent / "latest", Path(output_dir) / "latest"):
-        with replacing(link) as beside:
-            beside.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
-    return Run(folder)
+    return folder
 
 
 def find_run(name: str, output_dir: str = "outputs") -> Run:

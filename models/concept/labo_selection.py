@@ -11,7 +11,9 @@ The released code (YueYANG1996/LaBo @ 83ed4b0, no licence; nothing of it is used
 if it were a similarity matrix, so that its second term covers coordinates of the text features, not candidates.
 
 The greedy algorithm keeps every candidate's gain and corrects it only for what the last choice changed: most of what is
-covered keeps its best representative, so that a step touches a small part. Ties go to the lowest index.
+covered keeps its best representative, so that a step touches a small part. These gains are in single precision; where
+they cannot tell the best candidates apart, those few are evaluated by definition, in double. Ties go to the lowest
+index.
 """
 
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Selection = Literal["paper", "upstream", "mi", "group_mi", "clip_score", "random"]
+_BLOCK = 64  # rows at a time: they stay in the cache, and a sum of few numbers is precise
 
 
 def class_scores(features: Array, labels: NDArray[np.integer], concepts: Array, num_classes: int) -> Array:
@@ -64,38 +67,64 @@ def greedy(cover: Array, bonus: Array, count: int, *, weight: float, start: Arra
     Returns:
         the rows in the order of choice, and the gain of each (the first one with weight * sum(start) in it).
     """
-    columns, best = np.ascontiguousarray(cover.T), start.astype(float)
-    block = np.empty((64, len(bonus)))
-    gain = _raised(columns, np.arange(len(best)), best, np.full_like(best, np.inf), block)
-    noise = 1e-13 * float(gain.max(initial=0))
-    free, chosen, gains = np.zeros(len(bonus)), list[int](), list[float]()
-    for _ in range(min(count, len(bonus))):
-        total = bonus + weight * gain + free
-        choice = int(total.argmax())
+    cover, count = np.ascontiguousarray(cover, float), min(count, len(bonus))
+    if count <= 0:
+        return [], []
+    level = np.empty((count, cover.shape[1]))  # of the columns after each choice
+    chosen = [int(_gains(cover, bonus, weight, start).argmax())]
+    np.maximum(start, cover[chosen[0]], out=level[0])
+    room, gain, error = _estimates(cover, bonus, weight, level[0], count)
+    gain[chosen] = -np.inf
+    weights = np.full(_BLOCK, weight, room.dtype)
+    for step in range(1, count):
+        choice = int(gain.argmax())
+        top, gain[choice] = gain[choice], -np.inf
+        if gain[gain.argmax()] > top - error:
+            gain[choice] = top
+            close = np.flatnonzero(gain >= top - error)
+            choice = int(close[_gains(cover[close], bonus[close], weight, level[step - 1]).argmax()])
+            gain[choice] = -np.inf
         chosen.append(choice)
-        gains.append(float(total[choice]) + (weight * float(start.sum()) if len(gains) == 0 else 0.0))
-        free[choice] = -np.inf
-        changed = np.flatnonzero(cover[choice] > best)
-        new = cover[choice, changed]
-        gain -= _raised(columns, changed, best[changed], new, block)
-        gain[gain < noise] = 0
-        best[changed] = new
-    return chosen, gains
+        np.maximum(level[step - 1], cover[choice], out=level[step])
+        rise = room[:, choice]
+        raised = rise.nonzero()[0]
+        rise = rise[raised][:, None]
+        for begin in range(0, len(raised), _BLOCK):
+            rows = raised[begin : begin + _BLOCK]
+            block = room.take(rows, axis=0)
+            taken = np.minimum(block, rise[begin : begin + _BLOCK])
+            gain -= weights[: len(rows)] @ taken
+            block -= taken
+            room[rows] = block
+    return chosen, (bonus[chosen] + weight * np.diff(level.sum(1), prepend=0.0)).tolist()
 
 
-def _raised(columns: Array, rows: NDArray[np.integer], low: Array, high: Array, block: Array) -> Array:
-    """sum over `rows` i of clip(columns[i], low_i, high_i) - low_i: (I, C) -> (C,).
+def _gains(cover: Array, bonus: Array, weight: float, level: Array) -> Array:
+    """What each row would add to the objective, by definition."""
+    covered = [np.maximum(cover[b : b + _BLOCK], level).sum(1) for b in range(0, len(cover), _BLOCK)]
+    return bonus + weight * (np.concatenate(covered) - level.sum())
 
-    Block by block in one small buffer, which stays in the cache where whole temporaries would not.
+
+def _estimates(cover: Array, bonus: Array, weight: float, level: Array, count: int) -> tuple[Array, Array, float]:
+    """room (I, C), what each candidate could still raise each column, float32; gain (C,); the error of a comparison.
+
+    A choice that raises a column takes min(room, rise) off every candidate's room there, and that much off its gain.
+    The error: n additions of numbers of one sign are wrong by at most n roundings of their sum. A room is added once
+    and taken off once, in blocks; it is rounded again by every choice; and two candidates are compared. Double
+    precision adds little to it.
     """
-    result, ones = np.full(columns.shape[1], -low.sum()), np.ones(len(block))
-    for begin in range(0, len(rows), len(block)):
-        part = slice(begin, begin + len(block))
-        values = columns.take(rows[part], axis=0, out=block[: len(rows[part])], mode="clip")
-        np.maximum(values, low[part, None], out=values)
-        np.minimum(values, high[part, None], out=values)
-        result += ones[: len(values)] @ values
-    return result
+    room = np.empty(cover.shape[::-1], np.float32)
+    for begin in range(0, len(cover), _BLOCK):
+        block = (cover[begin : begin + _BLOCK] - level).astype(room.dtype)
+        room[:, begin : begin + _BLOCK] = np.maximum(block, np.zeros_like(level, room.dtype), out=block).T
+    covered, ones = np.zeros(len(bonus)), np.ones(_BLOCK, room.dtype)
+    for begin in range(0, len(room), _BLOCK):
+        block = room[begin : begin + _BLOCK]
+        covered += ones[: len(block)] @ block
+    size = abs(weight) * float(covered.max())
+    error = 2 * (2 * _BLOCK + count + 8) * 2.0**-24 * size
+    error += 1e-13 * float(size + np.abs(bonus).max() + abs(weight) * np.abs(level).sum())
+    return room, bonus + weight * covered, error
 
 
 def select_paper(

@@ -124,11 +124,34 @@ def test_a_resumed_run_keeps_its_settings(tmp_path):
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_sweep_runs_every_combination(tmp_path):
+def test_a_sweep_leaves_a_table_and_a_plot_whatever_fails(tmp_path):
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    words = ("-m", *SMALL, "trainer.max_epochs=1", "output_dir=outputs,blocked", "data.shots=4,null")
+    done = zoo("train", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    with (folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["output_dir"], row["data.shots"]) for row in rows] == [
+        ("outputs", "4"),
+        ("outputs", "null"),
+        ("blocked", "4"),
+        ("blocked", "null"),
+    ]
+    for row in rows[:2]:
+        assert row["acc"] == str(json.loads((tmp_path / row["run"] / "result.json").read_text())["metrics"]["acc"])
+    assert all("output_dir=blocked" in row["error"] and not row["acc"] for row in rows[2:])
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    where = folder.relative_to(tmp_path)
+    assert done.stdout.splitlines()[-2:] == [f"table    {where}/sweep.csv", f"plot     {where}/sweep.png"]
+
+
+def test_a_sweep_as_json_is_json(tmp_path):
     done = zoo("train", "-m", *SMALL, "trainer.max_epochs=1", "seed=0,1", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     jobs = json.loads(done.stdout)
     assert [job["overrides"][-1] for job in jobs] == ["seed=0", "seed=1"]
+    assert "sweep.csv" in done.stderr
 
 
 def test_a_frozen_backbone_is_cached_without_changing_a_figure(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
-from zoo.errors import UserError
+from zoo.errors import DONE, INTERRUPTED, UserError, ZooError
 
 ABOUT = "Train a model, test its best weights, and write a run folder with a report."
 EXAMPLES = """
@@ -15,6 +15,7 @@ python -m zoo train
 python -m zoo train model=vib data=shapes trainer.max_epochs=10
 python -m zoo train model=cbm data=folder data.root=photos backbone=timm:resnet18
 python -m zoo train -m task.lr=1e-3,3e-3 seed=0,1,2
+python -m zoo train -m experiment=few_shot_labo data.shots=1,2,4,8,16,null
 python -m zoo train resume=latest
 python -m zoo train model=cbm --cfg job
 """
@@ -24,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="Hydra overrides; resume=RUN goes on with a run"
     )
-    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+    parser.add_argument(
+        "-m",
+        "--multirun",
+        action="store_true",
+        help="run every combination of comma-separated values; a table and a plot go to OUTPUT_DIR/sweeps",
+    )
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, nothing else on stdout")
 
@@ -42,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = sweep(words) if args.multirun else [words]
     configs = [compose_config(job) for job in jobs]
     if len(jobs) > 1:
-        results = [_run_job(job, config, quiet=args.json) for job, config in zip(jobs, configs)]
-        _table_of_jobs(jobs, results, args.json)
-        return 0
+        return _sweep(jobs, configs, as_json=args.json)
     _show(_train(configs[0], jobs[0], quiet=args.json), args.json)
     return 0
 
@@ -55,6 +59,49 @@ def _train(config: dict[str, Any], words: list[str], *, quiet: bool, resume: Any
 
     with redirect_stdout(sys.stderr) if quiet else nullcontext():
         return train(config, words, resume=resume) or {}
+
+
+def _sweep(jobs: list[list[str]], configs: list[dict[str, Any]], *, as_json: bool) -> int:
+    """Run the jobs one after another; one that fails is told and leaves the others theirs. The first failure's code."""
+    from zoo.failures import describe
+    from zoo.sweep import Sweep
+    from zoo.terminal import print_json
+
+    _check(configs)
+    sweep, code = Sweep(configs[0]["output_dir"], jobs), DONE
+    try:
+        for job, config in zip(jobs, configs):
+            try:
+                result = _run_job(job, config, quiet=as_json)
+            except Exception as error:
+                lines, failed = describe(error, "train")
+                print(*lines, sep="\n", file=sys.stderr)
+                code, result = code or failed, {"error": "; ".join(lines)}
+            sweep.add(result)
+    finally:
+        drawn = sweep.draw()
+        if as_json:
+            print_json([{"overrides": job, **result} for job, result in zip(jobs, sweep.results)])
+        else:
+            sweep.print()
+        where = sys.stderr if as_json else sys.stdout
+        print(f"\ntable    {sweep.table}", *([f"plot     {sweep.plot}"] if drawn else []), sep="\n", file=where)
+    return code
+
+
+def _check(configs: list[dict[str, Any]]) -> None:
+    """Find every job's mistakes before the first one starts."""
+    from zoo.build import build_datamodule
+    from zoo.preflight import preflight
+
+    mistakes: list[str] = []
+    for config in configs:
+        try:
+            preflight(config, build_datamodule(config))
+        except UserError as error:
+            mistakes += error.lines
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
 
 
 def _run_job(job: list[str], config: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
@@ -68,8 +115,10 @@ def _run_job(job: list[str], config: dict[str, Any], *, quiet: bool) -> dict[str
         done = subprocess.run(
             [sys.executable, "-m", "zoo", "train", *job, "--json"], stdout=subprocess.PIPE, check=False
         )
+        if done.returncode == INTERRUPTED:
+            raise KeyboardInterrupt
         if done.returncode:
-            raise SystemExit(done.returncode)
+            raise ZooError(f"{' '.join(job)}: ended with code {done.returncode}, the reason stands above")
         result = json.loads(done.stdout)
     if not quiet:
         _show(result, False)
@@ -100,20 +149,3 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
 
     if result:
         print_json(result) if as_json else show_result(result)
-
-
-def _table_of_jobs(jobs: list[list[str]], results: list[dict[str, Any]], as_json: bool) -> None:
-    from zoo.results import headline
-    from zoo.terminal import print_json, print_table
-
-    if as_json:
-        print_json([{"overrides": job, **result} for job, result in zip(jobs, results)])
-        return
-    rows = [
-        [" ".join(job), *headline(result), result["metrics"].get("acc_all_wrong"), result["run"]]
-        for job, result in zip(jobs, results)
-    ]
-    columns = ["overrides", "measure", "value", "all concepts wrong", "run"]
-    if all(row[3] is None for row in rows):
-        columns, rows = columns[:3] + columns[4:], [row[:3] + row[4:] for row in rows]
-    print_table(columns, rows, title="sweep")

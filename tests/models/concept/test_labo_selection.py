@@ -57,7 +57,7 @@ def selectors(case: Case) -> Result:
 def plain_greedy(cover, bonus, count, weight, start):
     """Every candidate at every step, as the definition says."""
     best, chosen = start.copy(), []
-    for _ in range(count):
+    for _ in range(min(count, len(cover))):
         gain = bonus + weight * (np.maximum(cover, best).sum(1) - best.sum())
         gain[chosen] = -np.inf
         chosen.append(int(gain.argmax()))
@@ -74,13 +74,40 @@ def sentences(seed: int = 0, count: int = 40, classes: int = 3, width: int = 16)
     return class_scores(features, labels, concepts, classes), concepts, owners
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("floor", [True, False])
-def test_incremental_greedy_is_the_greedy(seed, floor):
-    rng = np.random.default_rng(seed)
-    cover, bonus = rng.normal(size=(80, 70 + seed)), rng.random(80)
-    start = np.zeros(70 + seed) if floor else cover.min(0)
-    assert greedy(cover, bonus, 25, weight=0.3, start=start)[0] == plain_greedy(cover, bonus, 25, 0.3, start)
+COVERS = {
+    "signed": lambda rng, shape: rng.normal(size=shape),
+    "negative": lambda rng, shape: -rng.random(shape),
+    "ties": lambda rng, shape: rng.integers(-1, 3, shape).astype(float),
+    "duplicates": lambda rng, shape: rng.normal(size=shape)[rng.integers(0, shape[0], shape[0]) // 3],
+    "constant": lambda rng, shape: np.full(shape, 0.1),
+    "almost equal": lambda rng, shape: 0.9 + 1e-9 * rng.random(shape),
+    "one large column": lambda rng, shape: rng.random(shape) + 1e6 * rng.random((shape[0], 1)) * np.eye(1, shape[1]),
+}
+BONUSES = {
+    "random": lambda rng, count: rng.normal(size=count),
+    "tiny": lambda rng, count: -4.6 + 1e-7 * rng.random(count),
+    "zero": lambda rng, count: np.zeros(count),
+}
+
+
+@pytest.mark.parametrize("bonuses", BONUSES)
+@pytest.mark.parametrize("covers", COVERS)
+def test_the_fast_greedy_is_the_greedy(covers, bonuses):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        candidates, columns = rng.integers(1, 150), rng.integers(1, 200)
+        cover, bonus = COVERS[covers](rng, (candidates, columns)), BONUSES[bonuses](rng, candidates)
+        count, weight = int(rng.integers(1, candidates + 5)), float(rng.choice([0.0, 0.3, 1.0, 50.0]))
+        for start in (np.zeros(columns), cover.min(0)):
+            chosen, gains = greedy(cover, bonus, count, weight=weight, start=start)
+            assert chosen == plain_greedy(cover, bonus, count, weight, start)
+            reached = bonus[chosen].sum() + weight * np.maximum(start, cover[chosen].max(0)).sum()
+            assert sum(gains) == pytest.approx(reached)
+
+
+def test_nothing_to_choose():
+    assert greedy(np.zeros((0, 3)), np.zeros(0), 2, weight=1.0, start=np.zeros(3)) == ([], [])
+    assert greedy(np.eye(3), np.zeros(3), 0, weight=1.0, start=np.zeros(3)) == ([], [])
 
 
 def test_gains_of_coverage_never_rise_and_add_up():

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import build_model, construct, locate, plain_arguments
+from zoo.build import build_model, construct, locate, plain_arguments, told_by_weights
 from zoo.errors import MissingDependency, UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
     if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
         if mistakes := _wrong_weights(offline["backbone"]):
             return mistakes
-        offline["backbone"] = offline["backbone"] | {"pretrained": False}
+        node = offline["backbone"]
+        offline["backbone"] = node | told_by_weights(node) | {"pretrained": False}
     mistakes = []
     try:
         with torch.device("meta"), warnings.catch_warnings():

@@ -73,22 +73,23 @@ def told_by(pretrained: str | None) -> dict[str, Any]:
 
     if pretrained is None:
         return {}
-    ships = shapes_clip.facts()
-    told = {"words": list(ships["words"]), "context": ships["text"]["context_length"]}
+    words = list(shapes_clip.facts()["words"])
     if pretrained == TAG:
-        return told
+        return {"words": words, "context": shapes_clip.facts()["text"]["context_length"]}
     if not Path(pretrained).is_file():
         raise ValueError(
             f"{NAME} has no weights {pretrained!r} and there is no such run or file: did you mean {TAG}, or a run of "
             "model=clip?"
         )
+    positions = f"{PREFIX}positional_embedding"
     try:
         with safe_open(pretrained, "pt") as file:
             description = json.loads((file.metadata() or {}).get("zoo", "{}"))
+            context = file.get_slice(positions).get_shape()[0] if positions in file.keys() else None  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{pretrained}: not a safetensors file, or a truncated one ({error})") from None
     own = ((description.get("recipe") or {}).get("backbone") or {}).get("arguments") or {}
-    return told | {key: own[key] for key in told if own.get(key)}
+    return {"words": own.get("words") or words, "context": context}
 
 
 def weights(pretrained: str) -> dict[str, Tensor]:

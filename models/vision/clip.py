@@ -119,8 +119,8 @@ class CLIP(TunedClip):
 
     def diagnostics(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """`<group>_acc`: how often the concept that is named most like the image, of each group, is the true one.
-        `word_auc`: how often, of two images of the batch, the one with a concept is the nearer one to its name; mean over
-        the concepts of no group."""
+        `word_auc`: how often, of two images of the batch, the one with a concept is nearer to its name; mean over the
+        concepts of no group."""
         if not len(self.get_buffer("concept_tokens")) or "concepts" not in batch:
             return {}
         assert output.latent is not None

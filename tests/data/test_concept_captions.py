@@ -96,5 +96,5 @@ def test_batches_carry_them_and_the_data_know_their_words(tmp_path):
 
 
 def test_targets_have_no_captions():
-    with pytest.raises(DataError, match="^data.captions=2: "):
+    with pytest.raises(DataError, match=r"^data\.captions=2: "):
         TabularDataModule(captions=2).setup()

@@ -17,7 +17,7 @@ def run(tmp_path):
     """The file that a run of model=clip leaves, as far as another model reads it."""
     torch.manual_seed(1)
     clip = Clip(name="word_clip", words=WORDS, context=9).eval()
-    described = {"recipe": {"backbone": {"arguments": {"words": WORDS, "context": 9}}}}
+    described = {"recipe": {"backbone": {"arguments": {"words": WORDS}}}}
     state = {word_clip.PREFIX + key: value for key, value in clip.clip.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors", metadata={"zoo": json.dumps(described)})
     return clip, str(tmp_path / "model.safetensors")
@@ -65,7 +65,10 @@ def test_networks_of_open_clip_have_no_words():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({}, "word_clip has no words: give"), ({"pretrained": "nowhere"}, "no weights 'nowhere' and there is no such run")],
+    [
+        ({}, "word_clip has no words: give"),
+        ({"pretrained": "nowhere"}, "no weights 'nowhere' and there is no such run"),
+    ],
 )
 def test_mistakes_are_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:

@@ -29,17 +29,17 @@ CONTEXT = 32
 
 
 def tokenizer(name: str, words: Sequence[str] | None, context: int | None) -> WordTokenizer:
-    """For these words; without any those that ship, if it is `name` that has some.
+    """For these words; `shapes_clip` has those that ship, and their context, where none are given.
 
     Raises:
         ValueError: no words.
     """
-    known = shapes_clip.facts()
-    if words:
-        return WordTokenizer(words, context=context or CONTEXT)
-    if name == NAME:
+    if name == shapes_clip.NAME:
+        ships = shapes_clip.facts()
+        words, context = words or ships["words"], context or ships["text"]["context_length"]
+    if not words:
         raise ValueError(f"{NAME} has no words: give words=[...], or pretrained=RUN with a run of model=clip")
-    return WordTokenizer(known["words"], context=context or known["text"]["context_length"])
+    return WordTokenizer(words, context=context or CONTEXT)
 
 
 def build(tokenize: WordTokenizer) -> Any:

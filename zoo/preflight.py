@@ -60,7 +60,7 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = build_model(offline, datamodule).eval()
-            mistakes += _wrong_shapes(model, datamodule.facts)
+            mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
     except UserError as error:
         return list(error.lines)
     facts = datamodule.facts
@@ -85,6 +85,20 @@ def _wrong_weights(node: dict[str, Any]) -> list[str]:
     except ValueError as error:
         return [f"backbone: {line}" for line in str(error).splitlines()]
     return []
+
+
+def _untaught(model: "ZooModel", config: dict[str, Any]) -> list[str]:
+    """Towers of images and words whose weights are random and stay so."""
+    towers, node = getattr(model, "backbone", None), config.get("backbone") or {}
+    if not hasattr(towers, "encode_text") or node.get("pretrained") or config.get("init_from"):
+        return []
+    trained = [prefix for stage in model.stages() for prefix in stage.trains]
+    learns = any("backbone".startswith(prefix) or prefix.startswith("backbone") for prefix in trained)
+    if learns and not getattr(towers, "frozen", False):
+        return []
+    return [
+        "backbone: its weights are random and do not learn here: give backbone.pretrained, a run of model=clip or a tag"
+    ]
 
 
 def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:

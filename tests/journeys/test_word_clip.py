@@ -89,11 +89,16 @@ def test_a_word_that_the_run_does_not_know_is_one_line_before_anything_starts(pl
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "line"),
-    [("latest", "there is no run below outputs yet"), ("nowhere", "no weights 'nowhere' and there is no such run")],
+    ("backbone", "line"),
+    [
+        ("word_clip:latest", "there is no run below outputs yet"),
+        ("word_clip:nowhere", "no weights 'nowhere' and there is no such run"),
+        ("word_clip", "its weights are random and do not learn here: give backbone.pretrained"),
+    ],
 )
-def test_a_run_that_is_not_there_is_one_line(pretrained, line, place, capsys):
-    assert main(["check", "model=labo", "data=shapes", f"backbone=word_clip:{pretrained}"]) == 2
+@pytest.mark.parametrize("model", ["labo", "heba"])
+def test_a_run_that_is_not_there_is_one_line(model, backbone, line, place, capsys):
+    assert main(["check", f"model={model}", "data=shapes", f"backbone={backbone}"]) == 2
     error = capsys.readouterr().err
     assert line in error
     assert error.count("\n") == 1

@@ -59,6 +59,13 @@ def test_a_file_without_words_has_those_that_ship():
     assert shipped.weights_key() == same.weights_key()
 
 
+def test_the_experiment_that_made_what_ships_makes_the_same_network():
+    """It gives the words of data=shapes, and no weights."""
+    state = Clip(name="shapes_clip", words=shapes_clip.facts()["words"]).clip.state_dict()
+    shipped = word_clip.weights("shapes")
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in shipped.items()}
+
+
 def test_networks_of_open_clip_have_no_words():
     assert Clip.told_by_weights(name="ViT-B-32", pretrained="openai") == {"words": None, "context": None}
 

@@ -64,14 +64,14 @@ class ConceptCaptions(Sequence[list[str]]):
         self.names, self.labels, self.concepts = names, labels, concepts
         self.class_names = [readable(name) for name in class_names]
         self.concept_names = [readable(name) for name in concept_names]
-        self.count, self.seed = count, seed
+        self.each, self.seed = count, seed
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         rng = Random(f"{self.seed} {self.names[index]}")
-        return [self._draw(int(self.labels[index]), index, rng) for _ in range(self.count)]
+        return [self._draw(int(self.labels[index]), index, rng) for _ in range(self.each)]
 
     def _draw(self, label: int, index: int, rng: Random) -> str:
         row = np.zeros(0) if self.concepts is None else self.concepts[index]

@@ -150,8 +150,8 @@ def with_weights_found(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such run, or it is not finished.
     """
-    node = config.get("backbone")
-    named = node.get("pretrained") if isinstance(node, dict) else None
+    node = config.get("backbone") or {}
+    named = node.get("pretrained")
     if not isinstance(named, str):
         return config
     path = Path(named).expanduser()

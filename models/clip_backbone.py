@@ -76,7 +76,7 @@ class Clip(Backbone):
         """Arguments that the name and the weights decide, so that the network can be built again without them."""
         if name not in word_clip.NAMES:
             return {"words": None, "context": None}
-        return word_clip.told_by(str(pretrained)) if pretrained else {}
+        return word_clip.told_by(str(pretrained), name=name) if pretrained else {}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.clip.encode_image(images)
@@ -113,7 +113,7 @@ def check_names(name: str, pretrained: str | None) -> None:
             raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
     if name in word_clip.NAMES:
-        word_clip.told_by(pretrained)
+        word_clip.told_by(pretrained, name=name)
         return
     known = open_clip.list_models()
     if name not in known:

@@ -63,7 +63,7 @@ def stem(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def told_by(pretrained: str | None) -> dict[str, Any]:
+def told_by(pretrained: str | None, *, name: str = NAME) -> dict[str, Any]:
     """The words and the context of weights: of those that ship, or as the file of a run says.
 
     Raises:
@@ -78,8 +78,8 @@ def told_by(pretrained: str | None) -> dict[str, Any]:
         return {"words": words, "context": shapes_clip.facts()["text"]["context_length"]}
     if not Path(pretrained).is_file():
         raise ValueError(
-            f"{NAME} has no weights {pretrained!r} and there is no such run or file: did you mean {TAG}, or a run of "
-            "model=clip?"
+            f"{name} has no weights {pretrained!r} and there is no such file: did you mean {TAG}? "
+            "(or a run of model=clip)"
         )
     positions = f"{PREFIX}positional_embedding"
     try:

@@ -92,7 +92,7 @@ def test_a_word_that_the_run_does_not_know_is_one_line_before_anything_starts(pl
     ("backbone", "line"),
     [
         ("word_clip:latest", "there is no run below outputs yet"),
-        ("word_clip:nowhere", "no weights 'nowhere' and there is no such run"),
+        ("word_clip:nowhere", "no weights 'nowhere' and there is no such file"),
         ("word_clip", "its weights are random and do not learn here: give backbone.pretrained"),
     ],
 )

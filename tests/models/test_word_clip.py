@@ -74,7 +74,7 @@ def test_networks_of_open_clip_have_no_words():
     ("arguments", "message"),
     [
         ({}, "word_clip has no words: give"),
-        ({"pretrained": "nowhere"}, "no weights 'nowhere' and there is no such run"),
+        ({"pretrained": "nowhere"}, "no weights 'nowhere' and there is no such file"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

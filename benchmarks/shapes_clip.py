@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from zoo.artifact import find_weights
 from zoo.data.shapes import ShapesDataModule
 from zoo.environment import versions
-from zoo.models import shapes_clip
+from zoo.models import shapes_clip, word_clip
 from zoo.models.clip_backbone import Clip
 from zoo.models.vision.clip import CLIP
 from zoo.tasks.evaluation import predict, score
@@ -57,7 +57,7 @@ def zero_shot(backbone: Clip, *, label_from: tuple[str, ...], scenes: int = 2000
 def halves(run: str) -> dict[str, torch.Tensor]:
     """The towers of a run in half precision."""
     state = load_file(find_weights(run))
-    return {key: value.half() for key, value in state.items() if key.startswith(shapes_clip.PREFIX)}
+    return {key: value.half() for key, value in state.items() if key.startswith(word_clip.PREFIX)}
 
 
 def ship(run: str) -> None:

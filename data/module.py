@@ -8,6 +8,7 @@ import numpy as np
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from zoo.data.concept_captions import ConceptCaptions, vocabulary
 from zoo.data.contract import Facts, Preprocessing
 from zoo.data.dataset import Split
 from zoo.data.errors import DataError
@@ -31,6 +32,8 @@ class ZooDataModule(LightningDataModule):
         val_fraction: share of the training data held out for each of validation and test that the data do not bring.
         shots: training items of each class, where few are wanted: those of 4 are among those of 8. None takes all;
             validation and test stay whole.
+        captions: sentences about each item that the batches carry, another one in each epoch, made from the names of
+            classes and concepts (`zoo.data.concept_captions`) where the data bring none.
         augment: vary the training pictures (shifts; mirroring where the data allow it).
         image_size: height and width of the default preprocessing, where the data's own size will not do.
         preprocessing: what pictures go through, as a `Preprocessing` or its dictionary; None is the data's own.
@@ -52,6 +55,7 @@ class ZooDataModule(LightningDataModule):
         seed: int = 0,
         val_fraction: float = 0.1,
         shots: int | None = None,
+        captions: int = 0,
         augment: bool = False,
         image_size: int | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
@@ -63,7 +67,10 @@ class ZooDataModule(LightningDataModule):
             raise DataError(f"data.val_fraction={val_fraction}: give a share above 0 and below 0.5")
         if shots is not None and shots < 1:
             raise DataError(f"data.shots={shots}: give at least 1, or null for all")
+        if captions < 0:
+            raise DataError(f"data.captions={captions}: give a number of sentences for each item, or 0")
         self.batch_size, self.num_workers, self.seed, self.shots = batch_size, num_workers, seed, shots
+        self.sentences = captions
         self.val_fraction, self.augment, self.image_size = val_fraction, augment, image_size
         self._preprocessing = _as_preprocessing(preprocessing)
         self._indices: dict[str, tuple[Source, np.ndarray]] | None = None
@@ -78,6 +85,11 @@ class ZooDataModule(LightningDataModule):
     def data_preprocessing(self) -> Preprocessing:
         """What suits the data at their own size."""
         raise NotImplementedError
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary of a text tower that learns from these data: of their captions, classes and concepts."""
+        return vocabulary([*self.facts.class_names, *self.facts.concept_names])
 
     def sources(self) -> dict[str, Source]:
         """The data by split: "train", and "val" and "test" where the data bring them."""
@@ -167,7 +179,7 @@ class ZooDataModule(LightningDataModule):
         """Source and indices of each split."""
         if self._indices is not None:
             return self._indices
-        self._indices = self._cut(self.sources())
+        self._indices = self._cut(self._captioned(self.sources()))
         if self.shots is not None:
             source, indices = self._indices["train"]
             if self.facts.task != "classification":
@@ -175,6 +187,25 @@ class ZooDataModule(LightningDataModule):
             few = few_of_each(source.names, source.labels, indices, count=self.shots, seed=self.seed)
             self._indices["train"] = (source, few)
         return self._indices
+
+    def _captioned(self, sources: dict[str, Source]) -> dict[str, Source]:
+        if not self.sentences:
+            return sources
+        facts = self.facts
+        if facts.task != "classification":
+            raise DataError(f"data.captions={self.sentences}: are made of names of classes, and these data have none")
+        for source in sources.values():
+            if source.captions is None:
+                source.captions = ConceptCaptions(
+                    names=source.names,
+                    labels=source.labels,
+                    concepts=source.concepts,
+                    class_names=facts.class_names,
+                    concept_names=facts.concept_names,
+                    count=self.sentences,
+                    seed=self.seed,
+                )
+        return sources
 
     def _cut(self, sources: dict[str, Source]) -> dict[str, tuple[Source, np.ndarray]]:
         """The splits as the data bring them, and what they do not bring cut from the training data."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.data.captions import draw_captions
+from zoo.data.captions import WORDS, draw_captions
 from zoo.data.contract import Facts, Preprocessing
 from zoo.data.errors import DataError
 from zoo.data.module import ZooDataModule
@@ -37,8 +37,8 @@ class ShapesDataModule(ZooDataModule):
         domain: "source", or "shifted" for another camera.
         held_out: how many combinations of values of the attributes `held_out_from` occur in the test split only, which
             then holds no others. With the default attributes there are 16 pairs of shape and colour.
-        captions: sentences about each scene that the batches carry, another one in each epoch (`zoo.data.captions`);
-            those of train and val mention no combination that is held out.
+        captions (of the base): are drawn by `zoo.data.captions`; those of train and val mention no combination that is
+            held out.
     """
 
     def __init__(
@@ -53,13 +53,12 @@ class ShapesDataModule(ZooDataModule):
         domain: Literal["source", "shifted"] = "source",
         held_out: int = 0,
         held_out_from: Sequence[str] = ("shape", "colour"),
-        captions: int = 0,
         **base: Any,
     ):
         super().__init__(**base)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.pixels, self.label_from, self.spurious = pixels, tuple(label_from), spurious
-        self.domain, self.sentences = domain, captions
+        self.domain = domain
         self.held_out, self.held_out_from = held_out, tuple(held_out_from)
         self._scenes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -90,6 +89,10 @@ class ShapesDataModule(ZooDataModule):
     def data_preprocessing(self) -> Preprocessing:
         return Preprocessing(image_size=(self.pixels, self.pixels), mean=(0.5,) * 3, std=(0.25,) * 3)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        return WORDS
+
     def check(self) -> list[str]:
         attributes = ", ".join(ATTRIBUTES)
         problems = []
@@ -109,8 +112,6 @@ class ShapesDataModule(ZooDataModule):
             if not 0 <= self.held_out <= combinations * 3 // 4:
                 most = combinations * 3 // 4
                 problems.append(f"data.held_out={self.held_out}: give 0 to {most} of {combinations} combinations")
-        if self.sentences < 0:
-            problems.append(f"data.captions={self.sentences}: give a number of sentences for each scene, or 0")
         small = [f"data.{split}_size={size}: give at least 1" for split, size in self.sizes.items() if size < 1]
         return problems + small + ([f"data.pixels={self.pixels}: give at least 16"] if self.pixels < 16 else [])
 

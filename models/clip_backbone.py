@@ -11,27 +11,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.models import shapes_clip
+from zoo.models import word_clip
 from zoo.models.backbone import Backbone, first_sentence
+from zoo.models.words import WordTokenizer
 
 
 class Clip(Backbone):
     """CLIP's image embedding, not normalised, with `encode_text` for the words beside it.
 
-    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or `shapes_clip`, the one that ships with the
-    zoo (see `zoo.models.shapes_clip`). pretrained: a tag or a local file (read without executing pickle); None or false
-    starts from random weights. Warns where the weights were trained with QuickGELU and the architecture has GELU, which
-    changes every number without an error.
+    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or one of the zoo's own: `word_clip`, and
+    `shapes_clip`, which ships (see `zoo.models.word_clip`). pretrained: a tag or a local file (read without executing
+    pickle); None or false starts from random weights. words, context: of the zoo's own, what it can read and how many
+    words at once; weights bring theirs along. Warns where the weights were trained with QuickGELU and the architecture
+    has GELU, which changes every number without an error.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), or weights out of reach.
     """
 
-    def __init__(self, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, frozen: bool = False):
+    def __init__(
+        self,
+        *,
+        name: str = "ViT-B-32",
+        pretrained: str | bool | None = None,
+        frozen: bool = False,
+        words: Sequence[str] | None = None,
+        context: int | None = None,
+    ):
         super().__init__()
         self.name = name
         self.check_weights(name=name, pretrained=pretrained)
-        self.clip = create(name, str(pretrained) if pretrained else None)
+        own = {"words": words, "context": context} | self.told_by_weights(name=name, pretrained=pretrained)
+        self.tokenizer = word_clip.tokenizer(name, **own) if name in word_clip.NAMES else None
+        self.clip = create(name, str(pretrained) if pretrained else None, self.tokenizer)
         settings = self.clip.visual.preprocess_cfg
         self.input_size = pair(settings["size"])
         self.preprocessing = preprocessing_of(settings, self.input_size)
@@ -57,6 +69,15 @@ class Clip(Backbone):
             raise ValueError(f"say which weights: pretrained=TAG of open_clip for {name}, or a file, not true")
         check_names(name, pretrained or None)
 
+    @classmethod
+    def told_by_weights(
+        cls, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """Arguments that the name and the weights decide, so that the network can be built again without them."""
+        if name not in word_clip.NAMES:
+            return {"words": None, "context": None}
+        return word_clip.told_by(str(pretrained), name=name) if pretrained else {}
+
     def forward(self, images: Tensor) -> Tensor:
         return self.clip.encode_image(images)
 
@@ -74,10 +95,10 @@ class Clip(Backbone):
         """K texts -> (K, context length) numbers of words or of parts of words.
 
         Raises:
-            ValueError: a word that `shapes_clip` does not know.
+            ValueError: a word that one of the zoo's own does not know.
         """
-        if self.name == shapes_clip.NAME:
-            return shapes_clip.tokenizer()(texts)
+        if self.tokenizer is not None:
+            return self.tokenizer(texts)
         import open_clip
 
         return open_clip.get_tokenizer(self.name)(list(texts))
@@ -91,12 +112,12 @@ def check_names(name: str, pretrained: str | None) -> None:
         if name.startswith("local-dir:") and not (folder / "open_clip_config.json").is_file():
             raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
-    if name == shapes_clip.NAME:
-        shapes_clip.check_weights(pretrained)
+    if name in word_clip.NAMES:
+        word_clip.told_by(pretrained, name=name)
         return
     known = open_clip.list_models()
     if name not in known:
-        raise ValueError(f"unknown network of open_clip {name!r}: {nearest(name, [*known, shapes_clip.NAME])}")
+        raise ValueError(f"unknown network of open_clip {name!r}: {nearest(name, [*known, *word_clip.NAMES])}")
     if pretrained is None:
         return
     if Path(pretrained).is_file():
@@ -123,11 +144,11 @@ def nearest(word: str, names: Sequence[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else "it has none at all"
 
 
-def create(name: str, pretrained: str | None) -> Any:
-    if name == shapes_clip.NAME:
-        clip = shapes_clip.build()
+def create(name: str, pretrained: str | None, tokenizer: WordTokenizer | None) -> Any:
+    if tokenizer is not None:
+        clip = word_clip.build(tokenizer)
         if pretrained is not None:
-            shapes_clip.load_weights(clip, pretrained)
+            word_clip.load_weights(clip, pretrained)
         return clip
     import open_clip
 

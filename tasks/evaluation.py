@@ -37,6 +37,7 @@ def predict(model: ZooModel, batches: Iterable[Batch], *, concept_names: Sequenc
         name: [] for name in ("prediction", "label", "index", "concepts", "concept_labels")
     }
     sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
     count = 0
     for batch in batches:
         output = model.forward_batch(batch)
@@ -50,10 +51,11 @@ def predict(model: ZooModel, batches: Iterable[Batch], *, concept_names: Sequenc
             rows["concept_labels"].append(batch["concepts"])
         for name, value in model.diagnostics(output, batch).items():
             sums[name] = sums.get(name, 0.0) + float(value.float().mean()) * size
+            counts[name] = counts.get(name, 0) + size
     if not count:
         raise ValueError("the split is empty: give it samples, or evaluate another one")
     merged = {name: torch.cat(parts).cpu() if parts else None for name, parts in rows.items()}
-    return Predictions(**merged, diagnostics={name: total / count for name, total in sums.items()})  # type: ignore[arg-type]
+    return Predictions(**merged, diagnostics={name: total / counts[name] for name, total in sums.items()})  # type: ignore[arg-type]
 
 
 def score(found: Predictions, *, task: str, concept_names: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -144,6 +144,22 @@ def find_weights(source: str) -> Path:
     return fetch_checkpoint(name, tag or None)
 
 
+def with_weights_found(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose `backbone.pretrained` is a whole path where it names a run (a folder, `latest`) or a file.
+
+    Raises:
+        UserError: there is no such run, or it is not finished.
+    """
+    node = config.get("backbone") or {}
+    named = node.get("pretrained")
+    if not isinstance(named, str):
+        return config
+    path = Path(named).expanduser()
+    if named == "latest" or path.is_dir():
+        path = find_weights(named)
+    return config | {"backbone": node | {"pretrained": str(path.resolve())}} if path.is_file() else config
+
+
 def load(source: str) -> "ZooModel":
     """A trained model with its weights, in evaluation mode.
 

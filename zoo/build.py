@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.data.contract import Facts
     from zoo.data.module import ZooDataModule
     from zoo.models.contract import ZooModel
 
@@ -59,8 +58,9 @@ def construct(node: dict[str, Any], supplied: dict[str, Any], label: str) -> Any
         raise UserError(*(f"{label}: {line}" for line in str(error).splitlines())) from error
 
 
-def facts_as_arguments(facts: "Facts") -> dict[str, Any]:
+def facts_as_arguments(datamodule: "ZooDataModule") -> dict[str, Any]:
     """The names under which constructors may ask for what the data know."""
+    facts = datamodule.facts
     return {
         "task": facts.task,
         "num_outputs": facts.num_outputs,
@@ -69,6 +69,7 @@ def facts_as_arguments(facts: "Facts") -> dict[str, Any]:
         "concept_groups": facts.concept_groups,
         "in_channels": facts.in_channels,
         "image_size": facts.image_size,
+        "words": datamodule.words,
     }
 
 
@@ -95,12 +96,12 @@ def build_model(config: dict[str, Any], datamodule: "ZooDataModule") -> "ZooMode
     wants_backbone = "backbone" in inspect.signature(locate(config["model"]["_target_"])).parameters
     backbone = None
     if wants_backbone and backbone_node is not None:
-        backbone = construct(backbone_node, facts_as_arguments(datamodule.facts), "backbone")
+        backbone = construct(backbone_node, facts_as_arguments(datamodule), "backbone")
         if backbone.preprocessing is not None:
             from zoo.data.contract import Preprocessing
 
             datamodule.use_preprocessing(Preprocessing.from_dict(backbone.preprocessing))
-    facts = facts_as_arguments(datamodule.facts)
+    facts = facts_as_arguments(datamodule)
     return assemble(config["model"], backbone_node if wants_backbone else None, backbone, facts)
 
 
@@ -113,13 +114,19 @@ def assemble(
     model.recipe = {"target": node["_target_"], "arguments": _filled(node, facts), "backbone": None}
     if backbone_node is not None:
         unloaded = {name: empty for name, empty in _WEIGHTS if name in backbone_node}
-        arguments = _filled(backbone_node, facts) | unloaded
+        arguments = _filled(backbone_node, facts) | told_by_weights(backbone_node) | unloaded
         model.recipe["backbone"] = {"target": backbone_node["_target_"], "arguments": arguments}
     return model
 
 
 _WEIGHTS = (("pretrained", False), ("checkpoint_path", None))
 """Arguments that fetch weights: a recipe leaves them out, since the saved file holds the weights."""
+
+
+def told_by_weights(node: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a backbone that the weights which its node names decide: the words of a text tower."""
+    told = getattr(locate(node["_target_"]), "told_by_weights", None)
+    return told(**plain_arguments(node)) if told else {}
 
 
 def _filled(node: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -165,13 +172,14 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     Raises:
         UserError: unknown names or arguments, or something the model needs that is not given.
     """
+    from zoo.artifact import with_weights_found
     from zoo.config import compose_config
 
     words = [f"model={name}"] + ([f"data={data}"] if data else []) + ([f"backbone={backbone}"] if backbone else [])
-    config = compose_config(words)
+    config = with_weights_found(compose_config(words))
     facts: dict[str, Any] = {"task": "classification", "in_channels": 3, "image_size": (224, 224)}
     if data is not None:
-        facts = facts_as_arguments(build_datamodule(config).facts)
+        facts = facts_as_arguments(build_datamodule(config))
     given = {key: arguments.pop(key) for key in list(arguments) if key in _FACT_NAMES}
     facts |= given
     config["model"] |= arguments
@@ -181,4 +189,6 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     return model.eval()
 
 
-_FACT_NAMES = ("task", "num_outputs", "class_names", "concept_names", "concept_groups", "in_channels", "image_size")
+_FACT_NAMES = (
+    *("task", "num_outputs", "class_names", "concept_names", "concept_groups", "in_channels", "image_size", "words"),
+)

@@ -26,7 +26,7 @@ from zoo import catalogue
 from zoo.errors import UserError, suggest
 from zoo.signatures import mismatch, parameters
 
-SHORTHANDS = {"timm": "name", "clip": "name"}
+SHORTHANDS = {"timm": "name", "clip": "name", "word_clip": "pretrained"}
 """`backbone=timm:resnet18` stands for `backbone=timm backbone.name=resnet18`."""
 
 CHOSEN = {"model_name", "data_name", "backbone_name", "task_name"}
@@ -114,7 +114,7 @@ def _expand(words: list[str]) -> list[str]:
     """Write `backbone=timm:NAME` out."""
     result = []
     for word in words:
-        match = re.fullmatch(r"backbone=([a-z]+):(.+)", word)
+        match = re.fullmatch(r"backbone=([a-z_]+):(.+)", word)
         if match and match[1] in SHORTHANDS:
             result += [f"backbone={match[1]}", f"backbone.{SHORTHANDS[match[1]]}='{match[2]}'"]
         else:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import build_model, construct, locate, plain_arguments
+from zoo.build import build_model, construct, locate, plain_arguments, told_by_weights
 from zoo.errors import MissingDependency, UserError
 
 if TYPE_CHECKING:
@@ -53,13 +53,14 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
     if isinstance(offline.get("backbone"), dict) and offline["backbone"].get("pretrained"):
         if mistakes := _wrong_weights(offline["backbone"]):
             return mistakes
-        offline["backbone"] = offline["backbone"] | {"pretrained": False}
+        node = offline["backbone"]
+        offline["backbone"] = node | told_by_weights(node) | {"pretrained": False}
     mistakes = []
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = build_model(offline, datamodule).eval()
-            mistakes += _wrong_shapes(model, datamodule.facts)
+            mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
     except UserError as error:
         return list(error.lines)
     facts = datamodule.facts
@@ -84,6 +85,20 @@ def _wrong_weights(node: dict[str, Any]) -> list[str]:
     except ValueError as error:
         return [f"backbone: {line}" for line in str(error).splitlines()]
     return []
+
+
+def _untaught(model: "ZooModel", config: dict[str, Any]) -> list[str]:
+    """Towers of images and words whose weights are random and stay so."""
+    towers, node = getattr(model, "backbone", None), config.get("backbone") or {}
+    if not hasattr(towers, "encode_text") or node.get("pretrained") or config.get("init_from"):
+        return []
+    trained = [prefix for stage in model.stages() for prefix in stage.trains]
+    learns = any("backbone".startswith(prefix) or prefix.startswith("backbone") for prefix in trained)
+    if learns and not getattr(towers, "frozen", False):
+        return []
+    return [
+        "backbone: its weights are random and do not learn here: give backbone.pretrained, a run of model=clip or a tag"
+    ]
 
 
 def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:

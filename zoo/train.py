@@ -15,7 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.artifact import describe, find_weights, load_fitting, save_model
+from zoo.artifact import describe, find_weights, load_fitting, save_model, with_weights_found
 from zoo.build import build_datamodule, build_model, plain_arguments
 from zoo.callbacks import MetricsFile, read_checkpoint, read_rows
 from zoo.data.module import ZooDataModule
@@ -50,9 +50,12 @@ def train(config: dict[str, Any], overrides: list[str], *, resume: Run | None = 
     Raises:
         UserError: before anything slow starts, with every mistake found.
     """
+    if further := _run_of_the_first_process():
+        config = further.config()
+    # `latest` would be this run once its folder exists
+    config = with_weights_found(config)
     preflight(config, build_datamodule(config))
     if config.get("init_from"):
-        # `latest` would be this run once its folder exists
         config = config | {"init_from": str(find_weights(config["init_from"]).resolve())}
     run = _folder(config, overrides, resume)
     with logging_to(run.log):
@@ -88,13 +91,19 @@ def _train(config: dict[str, Any], run: Run) -> dict[str, Any] | None:
 def _folder(config: dict[str, Any], overrides: list[str], resume: Run | None) -> Run:
     if resume is not None:
         return resume
-    if RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
-        return Run(Path(os.environ[RUN_VARIABLE]))
+    if further := _run_of_the_first_process():
+        return further
     name = f"{config['model_name']}-{config['data_name']}"
     run = create_run(config["output_dir"], config["task_name"], name)
     record_configuration(run, config, overrides)
     os.environ[RUN_VARIABLE] = str(run.folder.resolve())
     return run
+
+
+def _run_of_the_first_process() -> Run | None:
+    """Where this is a further process of a distributed training."""
+    further = RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ
+    return Run(Path(os.environ[RUN_VARIABLE])) if further else None
 
 
 def use_feature_cache(session: Session) -> None:

@@ -62,7 +62,7 @@ def check_text_tower(backbone: Any, texts: Sequence[str] = ()) -> None:
     if not hasattr(backbone, "encode_text"):
         raise ValueError(
             f"concepts given as words need a backbone with a text tower, and {type(backbone).__name__} has none: "
-            "take a CLIP backbone (backbone=shapes_clip or backbone=clip)"
+            "take a CLIP backbone (backbone=shapes_clip, word_clip or clip)"
         )
     if texts and hasattr(backbone, "tokenize"):
         backbone.tokenize(list(texts))

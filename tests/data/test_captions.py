@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from zoo.data.captions import WORDS, draw_captions, phrase
+from zoo.data.errors import DataError
 from zoo.data.scenes import ATTRIBUTES, describe, in_words
 from zoo.data.shapes import ShapesDataModule
 
@@ -65,6 +66,5 @@ def test_there_are_none_unless_asked_for():
     data = ShapesDataModule(train_size=8, val_size=4, test_size=4, pixels=16)
     data.setup()
     assert "caption" not in data.train_set[0]
-    assert ShapesDataModule(captions=-1).check() == [
-        "data.captions=-1: give a number of sentences for each scene, or 0"
-    ]
+    with pytest.raises(DataError, match=r"^data\.captions=-1: give a number of sentences for each item, or 0$"):
+        ShapesDataModule(captions=-1)

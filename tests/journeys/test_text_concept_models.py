@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.journeys.killing import killed, train
 from zoo import catalogue
 from zoo.build import locate
 from zoo.cli import main
@@ -55,6 +56,34 @@ def test_it_trains_and_every_later_verb_works(entry, tmp_path, monkeypatch, caps
         assert explained == 2
         assert "no named concepts" in printed.err
     assert zoo("export", run, "--format", "onnx") == 0
+
+
+STOPS = ("data=shapes", "data.train_size=320", "data.val_size=40", "data.test_size=40", "data.batch_size=16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=labo",),
+        *(("model=sparse_cbm", f"model.training={training}") for training in ("l1", "contrastive", "gumbel")),
+        ("model=heba",),
+        ("model=apt", "model.prompts=8", "model.dropout=0.1"),
+        ("model=pcbm_h", "model.source=text", "backbone=shapes_clip"),
+        ("model=clip", "data.captions=3", "model.concept_weight=1"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_killed_in_mid_training_it_ends_as_if_it_was_not(words, tmp_path, monkeypatch):
+    """The others have no stage: what `prepare` fits is fitted again."""
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    calm.mkdir()
+    stormy.mkdir()
+    words = (*STOPS, *words, "trainer.max_epochs=5", "trainer.accelerator=cpu")
+    expected = train(calm, *words)
+    assert killed(stormy, *words, times=2) == expected
+    assert len(expected["rows"]) == 5
 
 
 def draw(folder: Path) -> Path:

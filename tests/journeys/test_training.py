@@ -1,43 +1,17 @@
 """Training through the real command line: the same twice, the same after kills, the same on two processes."""
 
-import csv
 import json
-import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.journeys.killing import killed, outcome, train, zoo
+
 SMALL = ("backbone.widths=[8,16]", "trainer.max_epochs=4", "trainer.accelerator=cpu")
 pytestmark = pytest.mark.slow
-
-
-def zoo(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "zoo", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
-def train(cwd: Path, *words: str) -> dict:
-    done = zoo("train", *words, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return outcome(cwd)
-
-
-def outcome(cwd: Path) -> dict:
-    """Metrics without timings, and the rows of metrics.csv."""
-    run = cwd / "outputs" / "latest"
-    result = json.loads((run / "result.json").read_text())
-    timing = ("latency_ms",)
-    metrics = {name: value for name, value in result["metrics"].items() if name not in timing}
-    with (run / "metrics.csv").open() as file:
-        return {
-            "metrics": metrics,
-            "rows": list(csv.DictReader(file)),
-            "weights": (run / "model.safetensors").read_bytes(),
-        }
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path):
@@ -56,28 +30,9 @@ def test_killed_five_times_a_run_ends_as_if_it_was_not(tmp_path, words):
     stormy.mkdir()
     words = (*SMALL, *words, "trainer.max_epochs=6", "data.batch_size=16")
     expected = train(calm, *words)
-    chance = random.Random(0)
-    command = [sys.executable, "-m", "zoo", "train", *words]
-    for _ in range(5):
-        process = subprocess.Popen(command, cwd=stormy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for_an_epoch(stormy, process)
-        time.sleep(chance.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        command = [sys.executable, "-m", "zoo", "train", "resume=latest"]
-    assert train(stormy, "resume=latest") == expected
+    assert killed(stormy, *words, times=5) == expected
     assert len(list((stormy / "outputs").glob("*/*/2*"))) == 1
     assert not [path for path in (stormy / "outputs" / "latest" / "checkpoints").rglob("*") if path.suffix == ".tmp"]
-
-
-def wait_for_an_epoch(cwd: Path, process: subprocess.Popen, limit_s: float = 120) -> None:
-    """Until this process has written metrics.csv, or has ended."""
-    metrics = cwd / "outputs" / "latest" / "metrics.csv"
-    begin, before = time.time(), metrics.stat().st_mtime_ns if metrics.is_file() else 0
-    while time.time() - begin < limit_s and process.poll() is None:
-        if metrics.is_file() and metrics.stat().st_mtime_ns != before:
-            return
-        time.sleep(0.02)
 
 
 def test_two_processes_train_to_the_metrics_of_one(tmp_path):

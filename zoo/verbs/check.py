@@ -14,9 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from zoo.artifact import with_weights_found
     from zoo.config import compose_config
 
-    config = compose_config(args.overrides)
+    config = with_weights_found(compose_config(args.overrides))
     from zoo.build import build_datamodule
     from zoo.preflight import preflight
 

@@ -113,7 +113,7 @@ def _build(name: str, settings: dict[str, Any]) -> "tuple[ZooModel, ModelInfo]":
     own = None
     if data := settings.pop("data", None):
         datamodule = build_datamodule(compose_config([f"model={name}", f"data={data}"]))
-        facts |= facts_as_arguments(datamodule.facts)
+        facts |= facts_as_arguments(datamodule)
         own = datamodule.preprocessing.to_dict()
     facts |= {key: settings.pop(key) for key in list(settings) if key in (*facts, *COUNTED)}
     if "num_outputs" not in facts and facts["class_names"]:

@@ -12,6 +12,7 @@ ABOUT = "Find images by a sentence; --but says what shall be different, --like s
 EXAMPLES = """
 python -m zoo search "a red circle" scenes
 python -m zoo search "a red circle" scenes --but blue --top 3
+python -m zoo search "thumb" hands backbone=word_clip:outputs/latest
 python -m zoo search "at night" photos --like photos/beach.jpg backbone=clip backbone.name=ViT-B-32
 """
 
@@ -44,10 +45,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _model(overrides: list[str]) -> "CIReVL":
+    from zoo.artifact import with_weights_found
     from zoo.build import construct
     from zoo.config import compose_config
 
-    config = compose_config(["model=cirevl", *overrides])
+    config = with_weights_found(compose_config(["model=cirevl", *overrides]))
     backbone = construct(config["backbone"], {"in_channels": 3, "image_size": (224, 224)}, "backbone")
     return construct(config["model"], {"backbone": backbone}, "model").eval()
 

@@ -99,3 +99,24 @@ def test_words_it_does_not_know_are_one_line():
     with pytest.raises(ValueError, match="unknown word 'zebra'") as error:
         CLIP(backbone=Clip(name="shapes_clip"), class_names=("zebra",))
     assert "\n" not in str(error.value)
+
+
+def test_concepts_of_no_group_are_told_apart_over_the_images():
+    torch.manual_seed(0)
+    alone = CLIP(
+        backbone=Clip(name="shapes_clip"),
+        class_names=CLASSES,
+        concept_names=("red", "small", "shape::circle", "shape::square"),
+        concept_groups=(("shape", (2, 3)),),
+        concept_weight=1.0,
+    ).eval()
+    concepts = torch.tensor([[1.0, 1, 0, 1], [0, 1, 0, 1], [1, 1, 1, 0], [0, 1, 1, 0]])
+    data = batch(concepts=concepts)
+    output = alone.forward_batch(data)
+    words = normalize(alone.backbone.encode_text(["red", "small", "shape circle", "shape square"]), dim=1)
+    logits = alone.logits(output.latent, words)
+    wanted = -logits[:, 0].log_softmax(0)[[0, 2]].mean() - logits[:, 1].log_softmax(0).mean()
+    wanted -= logits[:, 2:].log_softmax(1)[concepts[:, 2:] == 1].mean()
+    torch.testing.assert_close(alone.loss(output, data)["concepts"], wanted)
+    near = Output(torch.zeros(4, 3), latent=torch.where(concepts[:, :1] == 1, 1.0, -1.0) * words[:1])
+    assert alone.diagnostics(near, {"concepts": concepts})["word_auc"] == 1  # all four are small: no pair to compare

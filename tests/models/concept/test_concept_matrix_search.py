@@ -16,7 +16,7 @@ def build(variant: str = "similarity", **arguments) -> ConceptMatrixSearch:
     return ConceptMatrixSearch(**settings | arguments, variant=variant)
 
 
-@adapter("sparsecbm", "concept_matrix_search")
+@adapter("sparsecbm", "concept_matrix_search", repeats=("n_images",))
 def search(case: Case) -> Result:
     given, images, labels = case.arguments, case.input["image_feat"], case.input["labels"]
     models = {}

@@ -24,7 +24,7 @@ def selectors(case: Case) -> Result:
     owners = case.input["concept2cls"].long().numpy()
     labels = torch.repeat_interleave(torch.arange(len(counts)), counts).numpy()
     scores = class_scores(features, labels, concepts, len(counts))
-    per_class = given["num_concepts"] // len(counts)
+    per_class = -(-given["num_concepts"] // len(counts))
     scale, weight = given["submodular_weights"]
 
     def chosen(selection: str) -> torch.Tensor:

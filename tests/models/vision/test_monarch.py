@@ -10,7 +10,7 @@ from zoo.models.vision.monarch import BlockdiagLinear, MonarchLinear, Structured
 
 
 def layer_of(case: Case, kind: type[StructuredLinear]) -> StructuredLinear:
-    given = dict(case.arguments)
+    given = case.arguments
     layer = kind(given["in_features"], given["out_features"], blocks=given["nblocks"], bias=given["bias"])
     layer.load_state_dict(case.param)
     return layer

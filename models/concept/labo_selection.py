@@ -11,7 +11,8 @@ The released code (YueYANG1996/LaBo @ 83ed4b0, no licence; nothing of it is used
 if it were a similarity matrix, so that its second term covers coordinates of the text features, not candidates.
 
 The greedy algorithm keeps every candidate's gain and corrects it only for what the last choice changed: most of what is
-covered keeps its best representative, so that a step touches a small part. Ties go to the lowest index.
+covered keeps its best representative, so that a step touches a small part. Ties go to the lowest index, also those that
+rounding breaks: where two candidates cover only each other, their gains are equal.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def greedy(cover: Array, bonus: Array, count: int, *, weight: float, start: Arra
     free, chosen, gains = np.zeros(len(bonus)), list[int](), list[float]()
     for _ in range(min(count, len(bonus))):
         total = bonus + weight * gain + free
-        choice = int(total.argmax())
+        choice = int((total >= total.max() - 10 * noise * weight).argmax())
         chosen.append(choice)
         gains.append(float(total[choice]) + (weight * float(start.sum()) if len(gains) == 0 else 0.0))
         free[choice] = -np.inf

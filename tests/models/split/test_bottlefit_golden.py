@@ -114,10 +114,12 @@ def distillation(case: Case) -> dict[str, Tensor]:
 def _student(case: Case) -> BottleFit:
     """The authors' student: one quantiser range for the batch, weights by rule through the key converter."""
     arguments = case.arguments
+    network = arguments["class"].removeprefix("custom_")
     model = BottleFit(
-        network=arguments["class"].removeprefix("custom_"),
+        network=network,
         num_outputs=arguments["num_classes"],
-        image_size=tuple(case.input["x"].shape[2:]),
+        # of a size at which bottleneck and stem align; any other runs too
+        image_size=(299, 299) if network.startswith("inception") else (224, 224),
         stem="imagenet",
         bottleneck_channels=arguments["bottleneck_channel"],
         num_bits=arguments.get("num_bits", 8),

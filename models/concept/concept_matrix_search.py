@@ -8,8 +8,8 @@
 
 Reference code: Andron00e/SparseCBM @ e2e4da7, Apache-2.0. Where it differs from this: a cosine does not see how its
 arguments are scaled, unless a row's sum is negative, which turns the sign of the released one; rows are divided by the
-magnitude of their sum here (`signed=True` for the released form). Its column sums are those of the evaluated images, so that a prediction depends on its
-neighbours; here they are those of the training images, found by `prepare`.
+magnitude of their sum here (`signed` for the released form). Its column sums are those of the evaluated images, so that
+a prediction depends on its neighbours; here they are those of the training images, found by `prepare`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Variant = Literal["similarity", "cubed", "max", "column"]
 class ConceptMatrixSearch(ZooModel):
     """Classes by comparing how an image and a class name each relate to the same words.
 
-    concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant, signed: see
+    concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant, signed: as
     above.
 
     `Output.concepts` is the cosine with each word on the scale from its 5 % to its 95 % quantile in training;

@@ -40,8 +40,8 @@ def kd_loss(
 ) -> dict[str, Tensor]:
     """alpha * CE(student, target) + (1 - alpha) * T^2 * KL(softmax(teacher / T) || softmax(student / T)), by its terms.
 
-    Hinton et al., arXiv 1503.02531. student, teacher (B, M) logits, target (B,) labels. reduction: of KL, as torch has it
-    ("mean" also divides by M); the cross entropy is summed for "sum" and averaged otherwise.
+    Hinton et al., arXiv 1503.02531. student, teacher (B, M) logits, target (B,) labels. reduction: of KL, as torch has
+    it ("mean" divides by M too); the cross entropy is summed for "sum" and averaged otherwise.
     """
     cross_entropy = F.cross_entropy(student, target, reduction="sum" if reduction == "sum" else "mean")
     soft_student = F.log_softmax(student / temperature, dim=1)

@@ -22,6 +22,7 @@ from zoo.kernels.linear.reference import attend, band, scatterbrain_weights, tay
 test_interpreter = pytest.mark.slow(interpreter_test("interpret_linear.py", timeout=600))
 
 
+@adapter("slab", "SimplifiedLinearAttention.swin", repeats=("dim", "kernel_size"))
 @adapter("slab_sla", "SimplifiedLinearAttention.swin", repeats=("dim", "kernel_size"))
 def golden_simplified(case: Case) -> dict[str, Tensor]:
     x = case.input["x"].clone().requires_grad_()

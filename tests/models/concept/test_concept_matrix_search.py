@@ -80,6 +80,9 @@ def test_negative_row_sums_do_not_turn_the_sign():
     assert (cosines.sum(1) < 0).any()
     classes = cosine_matrix(model.class_vectors, model.concept_vectors)
     torch.testing.assert_close(model(x).prediction, cosine_matrix(cosines, classes))
+    model.signed = True
+    signs = cosines.sum(1, keepdim=True).sign() * classes.sum(1).sign()
+    torch.testing.assert_close(model(x).prediction, signs * cosine_matrix(cosines, classes))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

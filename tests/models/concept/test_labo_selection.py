@@ -83,6 +83,21 @@ def test_incremental_greedy_is_the_greedy(seed, floor):
     assert greedy(cover, bonus, 25, weight=0.3, start=start)[0] == plain_greedy(cover, bonus, 25, 0.3, start)
 
 
+def test_ties_that_rounding_breaks_go_to_the_lowest_index():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        unit = rng.normal(size=(4, 9)) + 2
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        chosen, gains = greedy(unit @ unit.T, np.zeros(4), 4, weight=1.0, start=np.zeros(4))
+        similarity = unit @ unit.T
+        a, b = sorted(set(range(4)) - set(chosen[:2]))
+        covered = similarity[chosen[:2]].max(0)
+        # where the last two cover each other better than anything before, their gains are equal
+        if similarity[a, b] > max(covered[a], covered[b]):
+            assert chosen[2] == a
+            assert gains[2] == pytest.approx(1 + similarity[a, b] - covered[a] - covered[b])
+
+
 def test_gains_of_coverage_never_rise_and_add_up():
     rng = np.random.default_rng(0)
     cover = rng.random((30, 20))

@@ -42,6 +42,12 @@ def test_a_monarch_layer_is_its_dense_matrix(inputs, outputs, blocks):
     torch.testing.assert_close(layer(x), x @ layer.dense_weight().t() + layer.bias)
 
 
+@pytest.mark.parametrize("kind", [MonarchLinear, BlockdiagLinear])
+def test_any_number_of_leading_dimensions(kind):
+    layer, x = kind(10, 13, blocks=3), torch.randn(2, 3, 10)
+    torch.testing.assert_close(torch.stack([layer(row) for row in x[1]]), layer(x)[1])
+
+
 def test_a_block_sees_its_own_inputs_alone():
     layer = BlockdiagLinear(12, 8, blocks=4, bias=False)
     jacobian = torch.autograd.functional.jacobian(layer, torch.randn(1, 12)).reshape(8, 12)

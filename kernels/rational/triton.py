@@ -111,8 +111,7 @@ def backward(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) ->
     partial = torch.empty(grid[0] * grid[2], groups, a + denominator.shape[1], device=x.device)
     coefficients = numerator.float().contiguous(), denominator.float().contiguous()
     backward_kernel[grid](grad, x, *coefficients, dx, partial, **sizes)
-    total = partial.sum(0)
-    return dx, total[:, :a].contiguous(), total[:, a:].contiguous()
+    return dx, partial[..., :a].sum(0), partial[..., a:].sum(0)
 
 
 def _launch(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]:

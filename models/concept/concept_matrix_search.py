@@ -8,8 +8,8 @@
 
 Reference code: Andron00e/SparseCBM @ e2e4da7, Apache-2.0. Where it differs from this: a cosine does not see how its
 arguments are scaled, unless a row's sum is negative, which turns the sign of the released one; rows are divided by the
-magnitude of their sum here. Its column sums are those of the evaluated images, so that a prediction depends on its
-neighbours; here they are those of the training images, found by `prepare`.
+magnitude of their sum here (`signed` for the released form). Its column sums are those of the evaluated images, so that
+a prediction depends on its neighbours; here they are those of the training images, found by `prepare`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ Variant = Literal["similarity", "cubed", "max", "column"]
 class ConceptMatrixSearch(ZooModel):
     """Classes by comparing how an image and a class name each relate to the same words.
 
-    concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant: see above.
+    concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant, signed: as
+    above.
 
     `Output.concepts` is the cosine with each word on the scale from its 5 % to its 95 % quantile in training;
     the cosines are in extras["cosines"]. The prediction is a similarity, not a calibrated logit.
@@ -52,6 +53,7 @@ class ConceptMatrixSearch(ZooModel):
         concept_names: Sequence[str] = (),
         concepts: Sequence[str] | None = None,
         variant: Variant = "similarity",
+        signed: bool = False,
     ):
         super().__init__()
         self.concept_names, self.class_names = tuple(concepts or concept_names), tuple(class_names)
@@ -62,7 +64,7 @@ class ConceptMatrixSearch(ZooModel):
             raise ValueError(f"{len(self.class_names)} class names for {num_outputs} classes: give one for each")
         if variant not in ("similarity", "cubed", "max", "column"):
             raise ValueError(f"unknown variant {variant!r}: choose one of similarity, cubed, max, column")
-        self.backbone, self.variant = backbone, variant
+        self.backbone, self.variant, self.signed = backbone, variant, signed
         count, dim = len(self.concept_names), backbone.feature_dim
         self.register_buffer("concept_vectors", torch.zeros(count, dim))
         self.register_buffer("class_vectors", torch.zeros(num_outputs, dim))
@@ -80,16 +82,19 @@ class ConceptMatrixSearch(ZooModel):
         """What every concept adds to every class: (B, K) -> (B, K, M)."""
         classes = cosine_matrix(self.class_vectors, self.concept_vectors)
         if self.variant == "max":
-            best = row_normalise(cosines).argmax(1, keepdim=True)
+            best = self._row_normalise(cosines).argmax(1, keepdim=True)
             chosen = torch.zeros_like(cosines).scatter(1, best, 1.0)
-            return chosen[:, :, None] * row_normalise(classes).T
+            return chosen[:, :, None] * self._row_normalise(classes).T
         if self.variant == "column":
             images, classes = cosines / self.column_sums, classes / classes.sum(0)
         else:
-            images, classes = row_normalise(cosines), row_normalise(classes)
+            images, classes = self._row_normalise(cosines), self._row_normalise(classes)
         if self.variant == "cubed":
             images, classes = images**3, classes**3
         return normalize(images, dim=1)[:, :, None] * normalize(classes, dim=1).T
+
+    def _row_normalise(self, matrix: Tensor) -> Tensor:
+        return row_normalise(matrix, signed=self.signed)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy of the similarities, for comparison: nothing learns from it."""
@@ -119,6 +124,7 @@ def cosine_matrix(rows: Tensor, concepts: Tensor) -> Tensor:
     return normalize(rows, dim=1) @ normalize(concepts, dim=1).T
 
 
-def row_normalise(matrix: Tensor) -> Tensor:
-    """Rows divided by the magnitude of their sum."""
-    return matrix / (matrix.sum(1, keepdim=True).abs() + 1e-8)
+def row_normalise(matrix: Tensor, *, signed: bool = False) -> Tensor:
+    """Rows divided by the magnitude of their sum, or by the sum itself."""
+    total = matrix.sum(1, keepdim=True)
+    return matrix / ((total if signed else total.abs()) + 1e-8)

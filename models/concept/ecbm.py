@@ -114,7 +114,7 @@ class ECBM(ZooModel):
             sees them in training.
         inference_weights: of E_xy, E_xc and E_cy in prediction.
         intervention_weight: of E_cy, alone, when y is found anew after a correction.
-        steps: Adam steps of a prediction, at rate `inference_lr`.
+        steps: Adam steps of a prediction, at rate `inference_lr` (or two rates: of the class, of the concepts).
         patience, delta: stop as the released code does (see above); None takes all steps.
         upstream_order: the released reading of the concept table.
     """
@@ -138,7 +138,7 @@ class ECBM(ZooModel):
         inference_weights: Sequence[float] = (1.0, 1.0, 0.01),
         intervention_weight: float = 3.0,
         steps: int = 100,
-        inference_lr: float = 0.1,
+        inference_lr: float | Sequence[float] = 0.1,
         patience: int | None = None,
         delta: float = 1.0,
         upstream_order: bool = False,
@@ -154,7 +154,10 @@ class ECBM(ZooModel):
         self.flip_samples, self.flip_concepts = flip_samples, flip_concepts
         self.inference_weights = tuple(inference_weights)
         self.intervention_weight = intervention_weight
-        self.steps, self.inference_lr, self.patience, self.delta = steps, inference_lr, patience, delta
+        self.steps, self.patience, self.delta = steps, patience, delta
+        self.inference_lr = (
+            (inference_lr, inference_lr) if isinstance(inference_lr, float | int) else tuple(inference_lr)
+        )
         self.upstream_order = upstream_order
 
         self.dropout = nn.Dropout(dropout)
@@ -248,7 +251,7 @@ class ECBM(ZooModel):
             c = torch.zeros_like(landscape.concept_slope) if c_logits is None else c_logits.clone()
         with torch.inference_mode(False), torch.enable_grad():
             moving = [y.requires_grad_(), c.requires_grad_()] if weights[1] else [y.requires_grad_()]
-            descent = [Adam(logits, lr=self.inference_lr) for logits in moving]
+            descent = [Adam(logits, lr=lr) for logits, lr in zip(moving, self.inference_lr)]
             best, waited, step = math.inf, 0, 0
             for step in range(1, self.steps + 1):  # noqa: B007
                 of_class = landscape.of_class(y)

@@ -13,7 +13,7 @@ if it were a similarity matrix, so that its second term covers coordinates of th
 The greedy algorithm keeps every candidate's gain and corrects it only for what the last choice changed: most of what is
 covered keeps its best representative, so that a step touches a small part. These gains are in single precision; where
 they cannot tell the best candidates apart, those few are evaluated by definition, in double. Ties go to the lowest
-index.
+index, also those that rounding breaks: where two candidates cover only each other, their gains are equal.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def greedy(cover: Array, bonus: Array, count: int, *, weight: float, start: Arra
     if count <= 0:
         return [], []
     level = np.empty((count, cover.shape[1]))  # of the columns after each choice
-    chosen = [int(_gains(cover, bonus, weight, start).argmax())]
+    chosen = [_first_best(cover, bonus, weight, start)]
     np.maximum(start, cover[chosen[0]], out=level[0])
     room, gain, error = _estimates(cover, bonus, weight, level[0], count)
     gain[chosen] = -np.inf
@@ -82,7 +82,7 @@ def greedy(cover: Array, bonus: Array, count: int, *, weight: float, start: Arra
         if gain[gain.argmax()] > top - error:
             gain[choice] = top
             close = np.flatnonzero(gain >= top - error)
-            choice = int(close[_gains(cover[close], bonus[close], weight, level[step - 1]).argmax()])
+            choice = int(close[_first_best(cover[close], bonus[close], weight, level[step - 1])])
             gain[choice] = -np.inf
         chosen.append(choice)
         np.maximum(level[step - 1], cover[choice], out=level[step])
@@ -99,10 +99,12 @@ def greedy(cover: Array, bonus: Array, count: int, *, weight: float, start: Arra
     return chosen, (bonus[chosen] + weight * np.diff(level.sum(1), prepend=0.0)).tolist()
 
 
-def _gains(cover: Array, bonus: Array, weight: float, level: Array) -> Array:
-    """What each row would add to the objective, by definition."""
+def _first_best(cover: Array, bonus: Array, weight: float, level: Array) -> int:
+    """The lowest index of the rows that would add most to the objective, but for rounding."""
     covered = [np.maximum(cover[b : b + _BLOCK], level).sum(1) for b in range(0, len(cover), _BLOCK)]
-    return bonus + weight * (np.concatenate(covered) - level.sum())
+    gain = bonus + weight * (np.concatenate(covered) - level.sum())
+    rounding = 1e-14 * float(abs(weight) * np.abs(level).sum() + np.abs(gain).max())
+    return int((gain >= gain.max() - rounding).argmax())
 
 
 def _estimates(cover: Array, bonus: Array, weight: float, level: Array, count: int) -> tuple[Array, Array, float]:

@@ -30,15 +30,22 @@ def hint_terms(
 
 
 def kd_loss(
-    student: Tensor, teacher: Tensor, target: Tensor, *, alpha: float = 0.5, temperature: float = 1.0
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    reduction: Literal["batchmean", "mean", "sum"] = "batchmean",
 ) -> dict[str, Tensor]:
     """alpha * CE(student, target) + (1 - alpha) * T^2 * KL(softmax(teacher / T) || softmax(student / T)), by its terms.
 
-    Hinton et al., arXiv 1503.02531. student, teacher (B, M) logits, target (B,) labels; KL is averaged over the batch.
+    Hinton et al., arXiv 1503.02531. student, teacher (B, M) logits, target (B,) labels. reduction: of KL, as torch has
+    it ("mean" divides by M too); the cross entropy is summed for "sum" and averaged otherwise.
     """
-    cross_entropy = F.cross_entropy(student, target)
+    cross_entropy = F.cross_entropy(student, target, reduction="sum" if reduction == "sum" else "mean")
     soft_student = F.log_softmax(student / temperature, dim=1)
     soft_teacher = F.log_softmax(teacher / temperature, dim=1)
-    divergence = temperature**2 * F.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True)
+    divergence = temperature**2 * F.kl_div(soft_student, soft_teacher, reduction=reduction, log_target=True)
     total = alpha * cross_entropy + (1 - alpha) * divergence
     return {"loss": total, "cross_entropy": cross_entropy, "distillation": divergence}

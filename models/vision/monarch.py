@@ -59,7 +59,8 @@ class BlockdiagLinear(StructuredLinear):
         self.reset_parameters()
 
     def product(self, x: Tensor) -> Tensor:
-        return block_diagonal(x.flatten(0, -2), self.weight.to(x.dtype)).unflatten(0, x.shape[:-1])
+        rows = block_diagonal(x.reshape(-1, x.shape[-1]), self.weight.to(x.dtype))
+        return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 
 class MonarchLinear(StructuredLinear):

@@ -7,17 +7,18 @@ ZOO_GOLDEN=folder pytest tests/golden  other cases of the same targets
 
 import pytest
 
-from tests.golden.cases import FOLDER, cases, discover
+from tests.golden.cases import FOLDER, discover, paths, read_case, run
 
-CASES = cases()
+PATHS = paths()
 ADAPTERS = discover()
 
-pytestmark = pytest.mark.skipif(not CASES, reason=f"no golden cases at {FOLDER.name}: set ZOO_GOLDEN")
+pytestmark = pytest.mark.skipif(not PATHS, reason=f"no golden cases at {FOLDER.name}: set ZOO_GOLDEN")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_parity(case):
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_parity(path):
+    case = read_case(path)
     adapter = ADAPTERS.get((case.system, case.target))
     if adapter is None:
         pytest.skip(f"no adapter for system {case.system}, target {case.target}")
-    case.check(adapter(case))
+    run(case, adapter)

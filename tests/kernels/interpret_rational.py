@@ -6,7 +6,7 @@ import torch
 from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
 from tests.kernels.test_rational import group_rational, rational_case
-from zoo.kernels.rational import reference
+from zoo.kernels.rational import rational, reference
 from zoo.kernels.rational import triton as kernels
 
 ADAPTERS = {("rational", "rational"): rational_case, ("kat", "group_rational"): group_rational}
@@ -35,4 +35,12 @@ def test_forward_and_backward(rows, dim, groups, orders):
     want = reference.rational(*wide)
     close(y, want, tolerance=2e-6)
     for got, expected in zip(found, torch.autograd.grad(want, wide, dy.double())):
+        close(got, expected, tolerance=1e-5)
+
+
+def test_the_operator_may_have_one_group():
+    """Whose coefficients' gradients must not share memory."""
+    given = [value.requires_grad_() for value in (torch.randn(5, 7), torch.randn(1, 6), torch.randn(1, 4))]
+    found = torch.autograd.grad(rational(*given).sum(), given)
+    for got, expected in zip(found, torch.autograd.grad(reference.rational(*given).sum(), given)):
         close(got, expected, tolerance=1e-5)

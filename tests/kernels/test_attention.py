@@ -16,7 +16,11 @@ from zoo.kernels.attention.op import attention_op
 test_interpreter = pytest.mark.slow(interpreter_test("interpret_attention.py", timeout=580))
 
 
-@adapter("attention", "attention")
+@adapter(
+    "attention",
+    "attention",
+    repeats=("batch", "bias_shape", "head_dim", "heads", "key_padding", "kv_heads", "kv_len", "q_len"),
+)
 def golden_attention(case: Case) -> dict[str, Tensor]:
     arguments, given = case.arguments, case.input
     variables = {key: given[key].to(case.dtype).requires_grad_() for key in ("q", "k", "v", "bias") if key in given}
@@ -24,7 +28,7 @@ def golden_attention(case: Case) -> dict[str, Tensor]:
     settings = {
         "causal": arguments["causal"],
         "scale": arguments["softmax_scale"],
-        "window": tuple(arguments["window"]),
+        "window": tuple(arguments["window"] or (-1, -1)),
         "block_size": arguments.get("block_size") and tuple(arguments["block_size"]),
     }
     o = attention(**variables, **keywords, **settings)
@@ -32,7 +36,7 @@ def golden_attention(case: Case) -> dict[str, Tensor]:
     return _with_gradients(case, o, lse, variables)
 
 
-@adapter("attention", "attention_varlen")
+@adapter("attention", "attention_varlen", repeats=("head_dim", "heads", "kv_lengths", "q_lengths"))
 def golden_attention_varlen(case: Case) -> dict[str, Tensor]:
     given = case.input
     variables = {key: given[key].to(case.dtype).requires_grad_() for key in "qkv"}

@@ -11,7 +11,7 @@ from zoo.kernels.fftconv import fftconv, reference
 test_interpreter = interpreter_test("interpret_fftconv.py")
 
 
-@adapter("fftconv", "fftconv")
+@adapter("fftconv", "fftconv", repeats=("batch", "channels", "length"))
 def fftconv_case(case: Case) -> dict:
     given = {name: case.input[name].requires_grad_() for name in ("u", "k", "in_gate", "out_gate")}
     u, k, dy, size = given["u"], given["k"], case.input["dy"], case.arguments["fft_size"]
@@ -23,7 +23,7 @@ def fftconv_case(case: Case) -> dict:
         "output/y": y,
         "output/y_gated": gated,
         "output/y_partial": fftconv(u, k, taps=case.arguments["partial_keep"]),
-        "output/y_freq_sparse": fftconv(u, k, frequencies=case.arguments["freq_keep"] // 2),
+        "output/y_freq_sparse": fftconv(u, k, fft_size=2 * u.shape[2], frequencies=case.arguments["freq_keep"] // 2),
         "output/monarch_stage1": torch.view_as_real(stages[0]),
         "output/monarch_stage2": torch.view_as_real(stages[1]),
     }
@@ -32,7 +32,7 @@ def fftconv_case(case: Case) -> dict:
     return result | case.gradients((gated * dy).sum(), {key: given[name] for key, name in names.items()})
 
 
-@adapter("flashfftconv", "gated_conv")
+@adapter("flashfftconv", "gated_conv", repeats=("seq_len",))
 def gated_conv(case: Case) -> dict:
     given = {name: case.input[name].requires_grad_() for name in ("u", "k", "in_gate", "out_gate")}
     size = case.arguments["fft_size"]
@@ -40,7 +40,7 @@ def gated_conv(case: Case) -> dict:
     return {"output/y": y, **case.gradients(y.sum(), {f"grad/{name}": value for name, value in given.items()})}
 
 
-@adapter("flashfftconv", "sparse_convs")
+@adapter("flashfftconv", "sparse_convs", repeats=("seq_len",))
 def sparse_convs(case: Case) -> dict:
     x, k, arguments = case.input["x"], case.input["k"], case.arguments
     return {
@@ -50,7 +50,7 @@ def sparse_convs(case: Case) -> dict:
     }
 
 
-@adapter("flashfftconv", "block_fft")
+@adapter("flashfftconv", "block_fft", repeats=("N",))
 def block_fft(case: Case) -> dict:
     x = torch.view_as_complex(case.input["x_ri"])
     learned = {

@@ -13,7 +13,7 @@ def exact(case: Case) -> list[Tensor]:
     return [case.input[key].double().requires_grad_() for key in "qkv"]
 
 
-@adapter("flashbias", "alibi_attention")
+@adapter("flashbias", "alibi_attention", repeats=("batch", "head_dim", "heads", "rank"))
 def golden_alibi(case: Case) -> dict[str, Tensor]:
     q, k, v = exact(case)
     slopes, keywords = case.input["slopes"], {"scale": case.arguments["softmax_scale"], "return_lse": True}
@@ -39,7 +39,7 @@ def golden_alibi(case: Case) -> dict[str, Tensor]:
     }
 
 
-@adapter("flashbias", "distance_bias_attention")
+@adapter("flashbias", "distance_bias_attention", repeats=("batch", "dims", "head_dim", "heads", "length"))
 def golden_distance(case: Case) -> dict[str, Tensor]:
     q, k, v = exact(case)
     x, alpha = case.input["x"], case.input["alpha"].requires_grad_()
@@ -61,7 +61,7 @@ def golden_distance(case: Case) -> dict[str, Tensor]:
     }
 
 
-@adapter("flashbias", "relative_position_svd")
+@adapter("flashbias", "relative_position_svd", repeats=("batch", "head_dim", "heads", "smooth_table"))
 def golden_svd(case: Case) -> dict[str, Tensor]:
     q, k, v = (x.detach() for x in exact(case))
     scale, ranks = case.arguments["softmax_scale"], case.arguments["ranks"]

@@ -12,7 +12,7 @@ from zoo.kernels.kmeans import assign, aten, kmeans, reference, update
 test_interpreter = interpreter_test("interpret_kmeans.py")
 
 
-@adapter("kmeans", "lloyd_kmeans")
+@adapter("kmeans", "lloyd_kmeans", repeats=("batch", "clusters", "dim", "points"))
 def lloyd_kmeans(case: Case) -> dict:
     x, centroids = case.input["x"], case.input["centroids"]
     result: dict = {}

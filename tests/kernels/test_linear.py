@@ -22,7 +22,8 @@ from zoo.kernels.linear.reference import attend, band, scatterbrain_weights, tay
 test_interpreter = pytest.mark.slow(interpreter_test("interpret_linear.py", timeout=600))
 
 
-@adapter("slab_sla", "SimplifiedLinearAttention.swin")
+@adapter("slab", "SimplifiedLinearAttention.swin", repeats=("dim", "kernel_size"))
+@adapter("slab_sla", "SimplifiedLinearAttention.swin", repeats=("dim", "kernel_size"))
 def golden_simplified(case: Case) -> dict[str, Tensor]:
     x = case.input["x"].clone().requires_grad_()
     weights = {key: value.clone().requires_grad_() for key, value in case.param.items()}
@@ -39,7 +40,7 @@ def golden_simplified(case: Case) -> dict[str, Tensor]:
     return {"output/y": y, **case.gradients((y * case.input["dy"]).sum(), names)}
 
 
-@adapter("based", "TaylorLinearAttention")
+@adapter("based", "TaylorLinearAttention", repeats=("batch", "feature_dim", "head_dim", "heads", "length"))
 def golden_taylor(case: Case) -> dict[str, Tensor]:
     q, k, v = (case.input[key].to(case.dtype).requires_grad_() for key in "qkv")
     phi_q, phi_k = taylor_features(q), taylor_features(k)
@@ -51,7 +52,7 @@ def golden_taylor(case: Case) -> dict[str, Tensor]:
     return result
 
 
-@adapter("scatterbrain", "scatterbrain_dense")
+@adapter("scatterbrain", "scatterbrain_dense", repeats=("batch", "features", "head_dim", "heads", "length"))
 def golden_scatterbrain(case: Case) -> dict[str, Tensor]:
     q, k, v = (case.input[key].to(case.dtype).requires_grad_() for key in "qkv")
     projection, scale = case.input["projection"].to(case.dtype), case.arguments["softmax_scale"]
@@ -73,7 +74,7 @@ def golden_scatterbrain(case: Case) -> dict[str, Tensor]:
     }
 
 
-@adapter("scatterbrain", "performer_features")
+@adapter("scatterbrain", "performer_features", repeats=("dim_heads", "nb_features"))
 def golden_performer_features(case: Case) -> dict[str, Tensor]:
     projection, scale = case.param["projection_matrix"], case.arguments["softmax_temp"]
     q = performer_features(case.input["query"], projection, scale=scale, per_row=True)
@@ -86,7 +87,7 @@ def golden_performer_features(case: Case) -> dict[str, Tensor]:
     }
 
 
-@adapter("scatterbrain", "SBLocalAttention")
+@adapter("scatterbrain", "SBLocalAttention", repeats=("dim_heads", "nb_features"))
 def golden_local(case: Case) -> dict[str, Tensor]:
     q, k, v = (case.input[key].transpose(1, 2) for key in ("query", "key", "value"))
     projection, scale = case.param["projection_matrix"], case.arguments["softmax_temp"]

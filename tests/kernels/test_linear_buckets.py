@@ -12,13 +12,13 @@ from zoo.kernels.linear.buckets import bucket_support
 from zoo.kernels.linear.reference import scatterbrain_weights, weighted_mean
 
 
-@adapter("scatterbrain", "XBOXPLUS")
+@adapter("scatterbrain", "XBOXPLUS", repeats=("dim",))
 def golden_equal_norms(case: Case) -> dict[str, Tensor]:
     q, k = equal_norms(case.input["query"], case.input["key"])
     return {"output/query_t": q, "output/key_t": k, "output/inner": q @ k.mT}
 
 
-@adapter("scatterbrain", "SBSmyrfAttention")
+@adapter("scatterbrain", "SBSmyrfAttention", repeats=("d_head", "n_hashes", "nb_features"))
 def golden_hashed(case: Case) -> dict[str, Tensor]:
     q, k, v = (case.input[key].transpose(1, 2) for key in ("query", "key", "value"))
     projection, scale = case.param["projection_matrix"], case.arguments["softmax_temp"]

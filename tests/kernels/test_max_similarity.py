@@ -11,7 +11,7 @@ from zoo.kernels.max_similarity import aten, max_similarity, reference
 test_interpreter = interpreter_test("interpret_max_similarity.py")
 
 
-@adapter("sparton", "sparton")
+@adapter("sparton", "sparton", repeats=("batch", "dim", "seq", "vocab"))
 def sparton(case: Case) -> dict:
     hidden, embedding, bias = (case.input[name].requires_grad_() for name in ("hidden", "embedding", "bias"))
     mask, dy = case.input["mask"], case.input["dy"]

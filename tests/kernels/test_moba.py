@@ -9,7 +9,7 @@ from zoo.kernels.attention import attention
 from zoo.kernels.moba import moba_attention, route
 
 
-@adapter("moba", "moba_attention")
+@adapter("moba", "moba_attention", repeats=("head_dim", "heads"))
 def golden_moba(case: Case) -> dict[str, Tensor]:
     """The case packs sequences as (tokens, heads, dim); each is attended to by itself."""
     arguments, result = case.arguments, {}

@@ -16,7 +16,7 @@ def product(case: Case, tensors: dict, dy: torch.Tensor) -> dict:
     return {"output/y": y, **case.gradients((y * dy).sum(), variables)}
 
 
-@adapter("monarch", "monarch_matmul")
+@adapter("monarch", "monarch_matmul", repeats=("batch", "w1", "w2"))
 def monarch_matmul(case: Case) -> dict:
     tensors = {name: case.input[name] for name in ("x", "w1", "w2")}
     return product(case, tensors, case.input["dy"]) | {
@@ -25,7 +25,7 @@ def monarch_matmul(case: Case) -> dict:
     }
 
 
-@adapter("monarch", "blockdiag_butterfly_multiply")
+@adapter("monarch", "blockdiag_butterfly_multiply", repeats=("k", "l", "p", "q", "r", "s"))
 def blockdiag_butterfly_multiply(case: Case) -> dict:
     return product(case, {"x": case.input["x"], **case.param}, case.input["grad_output"])
 

@@ -13,7 +13,7 @@ test_interpreter = interpreter_test("interpret_preprocess.py")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@adapter("preprocess", "preprocess")
+@adapter("preprocess", "preprocess", repeats=("batch", "height", "width"))
 def preprocess_case(case: Case) -> dict:
     images, boxes = case.input["image_nhwc_uint8"], case.input["boxes_top_left_height_width"]
     result = {}

@@ -10,7 +10,7 @@ from zoo.kernels.rational import aten, rational, reference
 test_interpreter = interpreter_test("interpret_rational.py")
 
 
-@adapter("rational", "rational")
+@adapter("rational", "rational", repeats=("batch", "dim", "groups", "length", "modes", "order"))
 def rational_case(case: Case) -> dict:
     variables = {f"grad/{name}": case.input[name].requires_grad_() for name in ("x", "numerator", "denominator")}
     y = rational(*variables.values())
@@ -18,7 +18,7 @@ def rational_case(case: Case) -> dict:
     return result | {f"{key}_upstream_fp32": value for key, value in result.items()}
 
 
-@adapter("kat", "group_rational")
+@adapter("kat", "group_rational", repeats=("denominator_coefficients", "groups", "numerator_coefficients"))
 def group_rational(case: Case) -> dict:
     x = case.input["x"].requires_grad_()
     numerator, denominator = (case.param[name].requires_grad_() for name in ("numerator", "denominator"))

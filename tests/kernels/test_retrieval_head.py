@@ -13,7 +13,7 @@ from zoo.kernels.retrieval_head.clusters import offers
 test_interpreter = interpreter_test("interpret_retrieval_head.py")
 
 
-@adapter("flashhead", "flashhead")
+@adapter("flashhead", "flashhead", repeats=("cap", "clusters", "dim", "tokens", "vocab"))
 def flashhead(case: Case) -> dict:
     hidden, weight, groups = case.input["hidden"], case.input["weight"], case.input["vocab_maps"].long()
     head = arrange(weight, groups)

@@ -9,7 +9,7 @@ from zoo.kernels.attention import attention, merge
 from zoo.kernels.shared_prefix import shared_prefix_attention, unified_max_attention
 
 
-@adapter("lse_merge", "merge_lse")
+@adapter("lse_merge", "merge_lse", repeats=("batch", "head_dim", "heads", "q_len", "shared_len"))
 def golden_merge(case: Case) -> dict[str, Tensor]:
     """The case lies as (B, length, H, D)."""
     arguments, scale = case.arguments, case.arguments["softmax_scale"]
@@ -21,9 +21,8 @@ def golden_merge(case: Case) -> dict[str, Tensor]:
     o, lse = shared_prefix_attention(q, prefix_k, prefix_v, k, v, scale=scale, return_lse=True)
     torch.testing.assert_close((o, lse), merge(parts))
     joined = [torch.cat([a.expand(batch, -1, -1, -1), b], 2) for a, b in ((prefix_k, k), (prefix_v, v))]
-    numerator, denominator = unified_max_attention(q.double(), *(x.double() for x in joined), scale=scale, phi=0.0)
-    phi = arguments["phi"]
-    assert phi == 0.0 or unified_max_attention(q, *joined, scale=scale, phi=phi)
+    given = [x.double() for x in (q, *joined)]
+    numerator, denominator = unified_max_attention(*given, scale=scale, phi=arguments["phi"])
     return {
         "output/part_o": torch.stack([part.transpose(1, 2) for part, _ in parts]),
         "output/part_lse": _like(case, "output/part_lse", torch.stack([part for _, part in parts])),

@@ -30,7 +30,7 @@ def golden_lvsa(case: Case) -> dict:
     return {"expected/rows": rows}
 
 
-@adapter("zipvl", "zipvl")
+@adapter("zipvl", "zipvl", repeats=("head_dim", "heads", "length", "random_probes", "recent_probes"))
 def golden_zipvl(case: Case) -> dict[str, Tensor]:
     q, k = case.input["q"].double(), case.input["k"].double()
     result = {}
@@ -46,7 +46,7 @@ def golden_zipvl(case: Case) -> dict[str, Tensor]:
     return result
 
 
-@adapter("rettention", "rettention")
+@adapter("rettention", "rettention", repeats=("batch_heads", "half_window", "head_dim", "length", "window_fraction"))
 def golden_rettention(case: Case) -> dict[str, Tensor]:
     given = {key: value[None] for key, value in case.input.items() if key != "mask"}
     mask, k, v = case.input["mask"].bool(), given["k"], given["v"]

@@ -35,9 +35,9 @@ def apt_module(case: Case):
 def apt_attention(case: Case):
     a, x, p = case.arguments, case.input["x"], case.param
     attention = nn.MultiheadAttention(a["dim"], a["num_heads"], batch_first=True).eval()
-    keys = {"in_proj_weight": "qkv.weight", "in_proj_bias": "qkv.bias"}
-    keys |= {f"out_proj.{part}": f"proj.{part}" for part in ("weight", "bias")}
-    attention.load_state_dict({ours: p[theirs] for ours, theirs in keys.items()})
+    bias = p.get("qkv.bias", torch.zeros(3 * a["dim"]))
+    state = {f"out_proj.{part}": p[f"proj.{part}"] for part in ("weight", "bias")}
+    attention.load_state_dict(state | {"in_proj_weight": p["qkv.weight"], "in_proj_bias": bias})
     load(attach(attention, prompts=a["n_prompts"], rank=a["rank"]), p, "APT.")
     y, weights = attention(x, x, x, average_attn_weights=False)
     return {"output/y": y, "output/attn": weights}

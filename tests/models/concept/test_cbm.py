@@ -15,6 +15,7 @@ from zoo.models.concept.cbm import CBM
 from zoo.models.contract import Batch, Intervention
 
 NAMES = ("wing", "bar", "stem", "loop")
+ACTIVATIONS = {"leakyrelu": "LeakyReLU", "relu": "ReLU", "sigmoid": "Sigmoid", "identity": "Identity", None: "Identity"}
 
 
 def names(count: int) -> tuple[str, ...]:
@@ -44,7 +45,7 @@ def load_head(head: nn.Sequential, layers: list[tuple[Tensor, Tensor]]) -> None:
         layer.load_state_dict({"weight": weight, "bias": bias})
 
 
-@adapter("cbm", "class_attributes")
+@adapter("cbm", "class_attributes", repeats=("n_attributes",))
 def class_attributes(case: Case) -> dict:
     arguments = case.arguments
     found = class_concepts(
@@ -65,8 +66,7 @@ def class_attributes(case: Case) -> dict:
 def joint_cbm(case: Case) -> dict:
     arguments, param, given = case.arguments, case.param, case.input
     count, extra = arguments["n_concepts"], arguments["extra_dims"]
-    sigmoid = arguments["sigmoidal_prob"]
-    activations = {"leakyrelu": "LeakyReLU", "relu": "ReLU", "sigmoid": "Sigmoid", "identity": "Identity"}
+    sigmoid, extra_activation = arguments["sigmoidal_prob"], ACTIVATIONS[arguments["bottleneck_nonlinear"]]
     model = CBM(
         backbone=Identity(in_channels=arguments["input_dim"]),
         num_outputs=arguments["n_tasks"],
@@ -76,10 +76,14 @@ def joint_cbm(case: Case) -> dict:
         concept_reduction="mean",
         head_hidden=arguments["c2y_layers"] or (),
         extra_dims=extra,
-        extra_activation=activations[arguments["bottleneck_nonlinear"]] if sigmoid else "Identity",
+        extra_activation=extra_activation if sigmoid else "Identity",
     )
-    leaf = param["x2c_model.fc1.weight"].clone().requires_grad_()
-    state = CBM.convert_state(param | {"x2c_model.fc1.weight": leaf})
+    leaves = {key: value.clone().requires_grad_() for key, value in param.items()}
+    state = CBM.convert_state(leaves)
+    if arguments["intervention_values"] == "zero_one":
+        state |= {"concept_absent": torch.tensor(0.0), "concept_present": torch.tensor(1.0)}
+    else:
+        assert "concept_present" in state
     # one layer of theirs gives the concepts and the extra dimensions
     for kind in ("weight", "bias"):
         layer = state.pop(f"concept_layer.{kind}")
@@ -95,7 +99,7 @@ def joint_cbm(case: Case) -> dict:
         "output/intervened_y_logits": corrected.prediction,
         "output/intervened_bottleneck": corrected.latent,
         "output/loss": loss,
-        **case.gradients(loss, {"grad/x2c_model.fc1.weight": leaf}),
+        **case.gradients(loss, case.differentiated(leaves)),
     }
 
 
@@ -104,18 +108,16 @@ def end_to_end_cbm(case: Case) -> dict:
     """The auxiliary branch is a second concept layer in front of the same head: the loss is a sum over both."""
     arguments, param, given = case.arguments, case.param, case.input
     count = arguments["n_attributes"]
-    modes = {"use_sigmoid": "sigmoid", "use_relu": "relu"}
-    bottleneck = next((mode for name, mode in modes.items() if arguments[name]), "logit")
-    second = param.get("sec_model.linear2.weight")
+    modes = [mode for mode in ("relu", "sigmoid") if arguments[f"use_{mode}"]]
     model = CBM(
         backbone=Identity(in_channels=arguments["input_dim"]),
         num_outputs=arguments["num_classes"],
         concept_names=names(count),
-        bottleneck=bottleneck,
+        bottleneck=(*modes, "logit")[0],
         concept_loss_weight=arguments["attr_loss_weight"],
         concept_reduction="normalized_sum" if arguments["normalize_loss"] else "sum",
         imbalance="weight",
-        head_hidden=() if second is None else (param["sec_model.linear.weight"].shape[0],),
+        head_hidden=(arguments["expand_dim"],) if arguments["expand_dim"] else (),
         head_activation="ReLU",
     )
     model.concept_weights.copy_(given["imbalance_weight"])
@@ -127,12 +129,11 @@ def end_to_end_cbm(case: Case) -> dict:
         branches[branch] = torch.func.functional_call(model, CBM.convert_state(own), (given["x"],))
     losses = {branch: model.loss(output, batch)["loss"] for branch, output in branches.items()}
     loss = losses["main"] + arguments["aux_weight"] * losses["aux"]
-    wanted = {key: leaves[key.removeprefix("grad/")] for key in case.wanted if key.startswith("grad/")}
     return {
         "output/class_logits": branches["main"].prediction,
         "output/aux_class_logits": branches["aux"].prediction,
         "output/loss": loss,
-        **case.gradients(loss, wanted),
+        **case.gradients(loss, case.differentiated(leaves)),
     }
 
 
@@ -161,7 +162,8 @@ def corrected_at_test_time(case: Case) -> dict:
         load_head(model.head, [(case.param["weight"], case.param["bias"])])
         if model.bottleneck_mode == "logit":
             model.fit_percentiles(logits)
-            result |= {"output/p5": model.concept_absent, "output/p95": model.concept_present}
+            for percentile, value in zip(arguments["percentiles"], (model.concept_absent, model.concept_present)):
+                result[f"output/p{percentile}"] = value
         output = model(logits, Intervention(mask, values))
         result |= {f"output/{variant}_bottleneck": output.latent, f"output/{variant}_logits": output.prediction}
     return result

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from tests.golden.cases import Case, adapter
+from tests.models.concept.test_cbm import ACTIVATIONS
 from zoo.models.backbone import MLP
 from zoo.models.concept.cem import CEM
 from zoo.models.contract import Batch, Intervention
 
 NAMES = ("wing", "bar", "stem", "loop")
-ACTIVATIONS = {"leakyrelu": "LeakyReLU", "relu": "ReLU", "sigmoid": "Sigmoid", "identity": "Identity", None: "Identity"}
 
 
 @adapter("cem", "CEM")
@@ -42,7 +42,6 @@ def cem(case: Case) -> dict:
     masked = forward(Intervention(given["intervention_mask"].bool(), given["c"]))
     randint = forward(Intervention(given["randint_mask"].bool(), given["c"]))
     loss = model.loss(randint, {"concepts": given["c"], "label": given["y"]})["loss"]
-    wanted = {key: leaves[key.removeprefix("grad/")] for key in case.wanted if key.startswith("grad/")}
     return {
         "output/c_prob": plain.concepts,
         "output/c_emb": plain.latent,
@@ -53,7 +52,7 @@ def cem(case: Case) -> dict:
         "output/masked_y_logits": masked.prediction,
         "output/randint_y_logits": randint.prediction,
         "output/randint_loss": loss,
-        **case.gradients(loss, wanted),
+        **case.gradients(loss, case.differentiated(leaves)),
     }
 
 

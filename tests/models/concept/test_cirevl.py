@@ -52,7 +52,7 @@ def retrieval_metrics(case: Case):
             at=cut_offs(a["cirr"], "recall"),
             group_at=cut_offs(a["cirr"], "group"),
         ),
-        "circo": circo(similarity, i["circo_targets_idx_padded"], at=cut_offs(a["circo"], "mAP")),
+        "circo": circo(similarity, i["circo_targets_idx_padded"], at=cut_offs(a["circo"], ("mAP", "recall"))),
     }
     return {
         f"output/{name}": torch.tensor([scores[key] for key in a[name]], dtype=torch.float64)

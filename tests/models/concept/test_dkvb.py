@@ -24,7 +24,7 @@ def build(*, width=12, classes=3, codebooks=4, pairs=8, key_dim=3, **arguments) 
     return DKVB(backbone=Identity(width), num_outputs=classes, **sizes, **arguments)
 
 
-@adapter("dkvb", "KeyValueBottleneck.lookup")
+@adapter("dkvb", "KeyValueBottleneck.lookup", repeats=("batch", "tokens"))
 def lookup(case: Case):
     a, (keys, values) = case.arguments, (case.param["keys"], case.param["values"].requires_grad_())
     width = a["num_codebooks"] * a["dim_keys"]
@@ -78,11 +78,12 @@ def ema_init(case: Case):
 @adapter("dkvb", "KeyValueBottleneck.train_values")
 def train_values(case: Case):
     a, x, y = case.arguments, case.input["x_train"], case.input["y_train"]
-    assert a["values_init"] == "zeros"
     sizes = {"codebooks": a["num_codebooks"], "pairs": a["pairs"], "key_dim": a["dim_keys"]}
     kind = {"splitter": a["splitting_mode"], "topk": a["topk"], "label_smoothing": a["label_smoothing"]}
     model = build(width=a["num_channels"], classes=a["n_classes"], **sizes, **kind)
     model.keys.copy_(case.param["keys"])
+    if a["values_init"] != "zeros":
+        model.values.data.copy_(case.param["values"])
     if model.projection is not None:
         model.projection.copy_(case.param["rand_proj"])
     select_stage(model, model.stages()[0])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from tests.golden.cases import Case, adapter
 from zoo.models.concept.ecbm import ECBM, Landscape, energy_table
@@ -38,12 +38,19 @@ def energies(model, x, y, c):
     return landscape.of_class(y), landscape.of_concepts(c), landscape.of_both(y, c)
 
 
-@adapter("ecbm", "ECBM.train")
+def sizes(changed: Tensor) -> tuple[int, int]:
+    """Number of rows and columns with a true entry."""
+    return int(changed.any(1).sum()), int(changed.any(0).sum())
+
+
+@adapter("ecbm", "ECBM.train", repeats=("B",))
 def ecbm_train(case: Case):
     a = case.arguments
     weights = {"class_weight": a["lambda_xy"], "concept_weight": a["lambda_xc"], "global_weight": a["lambda_cy"]}
     model = golden(case, flip_concepts=0.0, flip_samples=0.0, **weights).train()
     x, c, y = case.input["x"], case.input["c"], case.input["y"]
+    perturbed = golden(case, flip_concepts=a["augment_concept_ratio"], flip_samples=a["augment_sample_ratio"]).flip(c)
+    assert sizes(perturbed != c) == sizes(case.input["c_augmented_example"] != c)
     output = model(x)
     terms = model.loss(output, {"concepts": c, "label": y})
     parameters = {
@@ -69,15 +76,15 @@ def ecbm_train(case: Case):
     }
 
 
-@adapter("ecbm", "ECBM.inference")
+@adapter("ecbm", "ECBM.inference", repeats=("B",))
 def ecbm_inference(case: Case):
     a, x = case.arguments, case.input["x"]
     weights = (a["lambda_xy"], a["lambda_xc"], a["lambda_cy"])
-    assert a["lr_c"] == a["lr_y"]
+    assert a["check"] == "xy_energy"
     model = golden(
         case,
         inference_weights=weights,
-        inference_lr=a["lr_y"],
+        inference_lr=(a["lr_y"], a["lr_c"]),
         patience=a["patience"],
         delta=a["delta"],
         steps=1000,
@@ -114,7 +121,7 @@ def ecbm_inference(case: Case):
     }
 
 
-@adapter("ecbm", "ECBM.enumeration")
+@adapter("ecbm", "ECBM.enumeration", repeats=("N",))
 def ecbm_enumeration(case: Case):
     a = case.arguments
     model, x = golden(case).eval(), case.input["x"].double()

@@ -26,17 +26,17 @@ def fitted(**arguments) -> LaBo:
 
 @adapter("labo", "LaBo.classifier")
 def classifier(case: Case) -> Result:
-    given, owners = case.arguments, case.input["concept2cls"].tolist()
+    given, owners = case.arguments, case.input["concept2cls"].long().tolist()
     state = LaBo.convert_state(case.param)
     count, width = state["embeddings"].shape
     model = build(
         backbone=Words(in_channels=width),
         num_outputs=given["num_cls"],
-        activation=given["asso_act"],
+        activation=given["asso_act"] or "none",
         init=given["init_val"],
         logit_scale=given["logit_scale"],
-        l1_weight=given["lambda_l1"] if given["use_l1_loss"] else 0.0,
-        div_weight=given["lambda_div"] if given["use_div_loss"] else 0.0,
+        l1_weight=given["lambda_l1"] * given["use_l1_loss"],
+        div_weight=given["lambda_div"] * given["use_div_loss"],
         concepts=[f"c{k}" for k in range(count)],
         concept_classes=owners,
     )

@@ -24,7 +24,7 @@ def selectors(case: Case) -> Result:
     owners = case.input["concept2cls"].long().numpy()
     labels = torch.repeat_interleave(torch.arange(len(counts)), counts).numpy()
     scores = class_scores(features, labels, concepts, len(counts))
-    per_class = given["num_concepts"] // len(counts)
+    per_class = -(-given["num_concepts"] // len(counts))
     scale, weight = given["submodular_weights"]
 
     def chosen(selection: str) -> torch.Tensor:
@@ -55,12 +55,13 @@ def selectors(case: Case) -> Result:
 
 
 def plain_greedy(cover, bonus, count, weight, start):
-    """Every candidate at every step, as the definition says."""
+    """Every candidate at every step, as the definition says; the first of those that only rounding tells apart."""
     best, chosen = start.copy(), []
     for _ in range(min(count, len(cover))):
         gain = bonus + weight * (np.maximum(cover, best).sum(1) - best.sum())
+        rounding = 1e-14 * (weight * np.abs(best).sum() + np.abs(gain).max())
         gain[chosen] = -np.inf
-        chosen.append(int(gain.argmax()))
+        chosen.append(int((gain >= gain.max() - rounding).argmax()))
         best = np.maximum(best, cover[chosen[-1]])
     return chosen
 
@@ -108,6 +109,21 @@ def test_the_fast_greedy_is_the_greedy(covers, bonuses):
 def test_nothing_to_choose():
     assert greedy(np.zeros((0, 3)), np.zeros(0), 2, weight=1.0, start=np.zeros(3)) == ([], [])
     assert greedy(np.eye(3), np.zeros(3), 0, weight=1.0, start=np.zeros(3)) == ([], [])
+
+
+def test_ties_that_rounding_breaks_go_to_the_lowest_index():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        unit = rng.normal(size=(4, 9)) + 2
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        chosen, gains = greedy(unit @ unit.T, np.zeros(4), 4, weight=1.0, start=np.zeros(4))
+        similarity = unit @ unit.T
+        a, b = sorted(set(range(4)) - set(chosen[:2]))
+        covered = similarity[chosen[:2]].max(0)
+        # where the last two cover each other better than anything before, their gains are equal
+        if similarity[a, b] > max(covered[a], covered[b]):
+            assert chosen[2] == a
+            assert gains[2] == pytest.approx(1 + similarity[a, b] - covered[a] - covered[b])
 
 
 def test_gains_of_coverage_never_rise_and_add_up():

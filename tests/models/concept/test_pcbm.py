@@ -25,12 +25,13 @@ def numbered(count: int) -> list[str]:
     return [f"c{k}" for k in range(count)]
 
 
-@adapter("pcbm", "PosthocLinearCBM")
+@adapter("pcbm", "PosthocLinearCBM", repeats=("backbone_name",))
 def linear(case: Case) -> Result:
     given = case.arguments
     names = numbered(given["K"])
     model = build(given["D"], given["n_classes"], concept_names=names)
-    model.use_bank(bank_from_vectors(case.input["text_features_raw"], names))
+    if "text_features_raw" in case.input:
+        model.use_bank(bank_from_vectors(case.input["text_features_raw"], names))
     model.load_state_dict(PCBM.convert_state(case.param), strict=False)
     output = model.forward_features(case.input["emb"])
     return {"output/projection": output.extras["distances"], "output/logits": output.prediction}
@@ -55,16 +56,21 @@ def editing(case: Case) -> Result:
 def sgd(case: Case) -> Result:
     given = case.arguments
     x, labels = case.input["projection"], case.input["labels"]
+    assert given["loss"] == "log_loss"
+    l1_ratio = {"elasticnet": given["l1_ratio"], "l1": 1.0, "l2": 0.0}[given["penalty"]]
     weight, bias = sgd_head(
         x.numpy(),
         labels.numpy(),
         num_classes=given["n_classes"],
         lam=given["alpha"],
-        l1_ratio=given["l1_ratio"],
+        l1_ratio=l1_ratio,
         max_iter=given["max_iter"],
         seed=given["random_state"],
     )
     right = ((x @ weight.T + bias).argmax(1) == labels).double().mean()
+    if given["n_classes"] == 2:
+        # the released head has one row for two classes, ours a row of zeros before it
+        weight, bias = weight[1:], bias[1:]
     return {
         "output/coef": weight,
         "output/intercept": bias,

@@ -20,7 +20,7 @@ def build(**arguments) -> SparseCBM:
     return SparseCBM(**settings)
 
 
-@adapter("sparsecbm", "losses")
+@adapter("sparsecbm", "losses", repeats=("N",))
 def losses(case: Case) -> Result:
     given = case.arguments
     width = case.input["img_feat"].shape[1]
@@ -34,8 +34,10 @@ def losses(case: Case) -> Result:
     )
     model.load_state_dict(case.param, strict=False)
     model.embeddings.copy_(torch.nn.functional.normalize(case.input["concept_feat"], dim=1))
-    output = model.forward_features(case.input["img_feat"])
-    torch.testing.assert_close(output.extras["similarity"], case.input["logits_per_image"])
+    given_logits = case.input["logits_per_image"]
+    own_logits = model.forward_features(case.input["img_feat"]).extras["similarity"]
+    torch.testing.assert_close(own_logits, given_logits, atol=1e-6 * model.logit_scale, rtol=1e-5)
+    output = model.forward_similarity(given_logits)
     terms = model.loss(output, {"label": case.input["labels"]})
     scores = output.extras["concept_logits"]
     noise = (case.input["gumbel_noise_dim0"], case.input["gumbel_noise_dim1"])

@@ -234,6 +234,8 @@ def test_finetuning_everything_moves_the_encoder():
 def test_kd_without_weight_on_the_teacher_is_cross_entropy_and_of_itself_has_no_divergence():
     logits, label = torch.randn(5, 7), torch.arange(5)
     assert kd_loss(logits, torch.randn(5, 7), label, alpha=1.0)["loss"] == nn.functional.cross_entropy(logits, label)
+    summed, mean = (kd_loss(logits, 2 * logits, label, reduction=way)["loss"] for way in ("sum", "batchmean"))
+    torch.testing.assert_close(summed, 5 * mean)
     assert float(kd_loss(logits, logits, label, temperature=3.0)["distillation"]) == pytest.approx(0, abs=1e-6)
 
 

@@ -25,6 +25,9 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _load_by_rule(module: nn.Module, case: Case) -> None:
+    if "param_rule" not in case.spec:
+        module.load_state_dict(case.param)
+        return
     rule = case.spec["param_rule"]
     shapes = {key: value.shape for key, value in module.state_dict().items()}
     state = weights_by_rule(shapes, seed=rule["seed"], gain=rule["gain"])
@@ -33,16 +36,20 @@ def _load_by_rule(module: nn.Module, case: Case) -> None:
 
 
 def _bottleneck(arguments: dict[str, Any]) -> Bottleneck:
-    channels, cut = arguments["bottleneck_channel"], arguments["bottleneck_idx"]
+    channels, cut, version = (arguments.get(f"bottleneck_{name}") for name in ("channel", "idx", "ver"))
     match arguments["class"]:
         case "Bottleneck4ResNet152":
-            return resnet_bottleneck(channels, version=int(arguments["bottleneck_ver"]), cut=cut)
+            return resnet_bottleneck(channels, version=int(version), cut=cut)
         case "Bottleneck4DenseNet":
             return densenet_bottleneck(channels, cut=cut)
         case "Bottleneck4Inception3":
             return inception_bottleneck(channels, cut=cut)
+        case "larger_resnet_layer1_bottleneck":
+            return layer1_bottleneck(channels, cut=cut)
+        case "small_resnet_layer1_bottleneck":
+            return layer1_bottleneck(channels, out_channels=64, cut=cut)
         case name:
-            return layer1_bottleneck(channels, out_channels=64 if name.startswith("small") else 256, cut=cut)
+            raise ValueError(f"no bottleneck for the class {name}")
 
 
 @adapter("bottlefit", "Bottleneck", "Layer1Bottleneck")
@@ -82,6 +89,7 @@ def quantiser(case: Case) -> dict[str, Any]:
 
 @adapter("bottlefit", "NeuralFilter")
 def neural_filter(case: Case) -> dict[str, Any]:
+    assert case.arguments["class"] == "Ext4ResNet"
     module = NeuralFilter(in_channels=case.arguments["input_channel"], num_outputs=case.arguments["num_classes"]).eval()
     _load_by_rule(module, case)
     with torch.no_grad():
@@ -92,13 +100,13 @@ def neural_filter(case: Case) -> dict[str, Any]:
 @adapter("bottlefit", "KDLoss")
 def distillation(case: Case) -> dict[str, Tensor]:
     student = case.input["student"].requires_grad_()
-    assert case.arguments["reduction"] == "batchmean"
     loss = kd_loss(
         student,
         case.input["teacher"],
         case.input["target"],
         alpha=case.arguments["alpha"],
         temperature=case.arguments["temperature"],
+        reduction=case.arguments["reduction"],
     )["loss"]
     return {"output/loss": loss, **case.gradients(loss, {"grad/student": student})}
 
@@ -106,17 +114,21 @@ def distillation(case: Case) -> dict[str, Tensor]:
 def _student(case: Case) -> BottleFit:
     """The authors' student: one quantiser range for the batch, weights by rule through the key converter."""
     arguments = case.arguments
+    network = arguments["class"].removeprefix("custom_")
     model = BottleFit(
-        network=arguments["class"].removeprefix("custom_"),
+        network=network,
         num_outputs=arguments["num_classes"],
-        image_size=tuple(case.input["x"].shape[2:]),
+        # of a size at which bottleneck and stem align; any other runs too
+        image_size=(299, 299) if network.startswith("inception") else (224, 224),
         stem="imagenet",
         bottleneck_channels=arguments["bottleneck_channel"],
         num_bits=arguments.get("num_bits", 8),
         quantizer="batch",
         hint_reduction=arguments.get("reduction", "sum"),
     )
-    assert len(model.head.encoder) == arguments["bottleneck_idx"]
+    layers = [*model.head.encoder, *model.tail.decoder]
+    moved = Bottleneck(layers, cut=arguments["bottleneck_idx"])
+    model.head.encoder, model.tail.decoder = moved.encoder, moved.decoder
     return model
 
 
@@ -163,6 +175,7 @@ def student(case: Case) -> dict[str, Any]:
 @adapter("bottlefit", "GHNDStage1")
 def ghnd_stage1(case: Case) -> dict[str, Any]:
     model = _student(case)
+    assert model.network == case.arguments["teacher"]
     _load_student(model, case)
     seed, gain, sums = _rule(case, "teacher")
     parts = {**model.teacher.stem.state_dict(), **model.teacher.tail.state_dict()}

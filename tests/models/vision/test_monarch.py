@@ -10,7 +10,7 @@ from zoo.models.vision.monarch import BlockdiagLinear, MonarchLinear, Structured
 
 
 def layer_of(case: Case, kind: type[StructuredLinear]) -> StructuredLinear:
-    given = dict(case.arguments)
+    given = case.arguments
     layer = kind(given["in_features"], given["out_features"], blocks=given["nblocks"], bias=given["bias"])
     layer.load_state_dict(case.param)
     return layer
@@ -40,6 +40,12 @@ def test_a_monarch_layer_is_its_dense_matrix(inputs, outputs, blocks):
     layer = MonarchLinear(inputs, outputs, blocks=blocks)
     x = torch.randn(2, 3, inputs)
     torch.testing.assert_close(layer(x), x @ layer.dense_weight().t() + layer.bias)
+
+
+@pytest.mark.parametrize("kind", [MonarchLinear, BlockdiagLinear])
+def test_any_number_of_leading_dimensions(kind):
+    layer, x = kind(10, 13, blocks=3), torch.randn(2, 3, 10)
+    torch.testing.assert_close(torch.stack([layer(row) for row in x[1]]), layer(x)[1])
 
 
 def test_a_block_sees_its_own_inputs_alone():

@@ -11,12 +11,13 @@ Adapters stand in the tests of what they check (tests/models/<family>/test_<name
 file that mentions `golden.cases`, so no list of them is kept anywhere.
 
 What is compared, and how closely, is what the cases say and nothing more lenient. An argument that an adapter neither
-reads nor names under `repeats` fails the case: it might change the result.
+reads nor names under `repeats` is warned of: it might change another case's result.
 """
 
 import importlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -204,16 +205,17 @@ def arithmetic_of(case: Case) -> Iterator[None]:
 
 
 def run(case: Case, adapter: Adapter) -> None:
-    """Run a case through its adapter and compare.
+    """Run a case through its adapter and compare; a warning names the arguments that the adapter did not look at.
 
     Raises:
-        AssertionError: the results differ, or the adapter did not look at one of the arguments.
+        AssertionError: the results differ.
     """
     with arithmetic_of(case):
-        case.check(adapter(case))
-    known = case.arguments.read | REPEATED[case.system, case.target]
-    unknown = sorted(case.arguments.keys() - known)
-    assert not unknown, f"{case.name}: the adapter does not know the arguments {', '.join(unknown)}"
+        result = adapter(case)
+    unknown = sorted(case.arguments.keys() - case.arguments.read - REPEATED[case.system, case.target])
+    if unknown:
+        warnings.warn(f"{case.name}: the adapter does not know the arguments {', '.join(unknown)}", stacklevel=2)
+    case.check(result)
 
 
 def paths() -> list[Path]:

@@ -1,5 +1,6 @@
 """Training through the real command line: the same twice, the same after kills, the same on two processes."""
 
+import csv
 import json
 import signal
 import subprocess

@@ -161,10 +161,11 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
     bars.set_xlabel(f"contribution to {found.about}")
     shown = figure.add_axes((0.03, 0.06, share - 0.06, 0.82))
     shown.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
-    for name, (row, column) in shown_places(found).items():
+    for (row, column), names in marks(found).items():
         place = (column * picture.shape[2] - 0.5, row * picture.shape[1] - 0.5)
         shown.plot(*place, marker="o", markersize=9, fillstyle="none", color="#e07a5f", markeredgewidth=2)
-        shown.annotate(name, place, (0, 7), textcoords="offset points", ha="center", color="#e07a5f", fontsize=8)
+        text = "\n".join(names)
+        shown.annotate(text, place, (0, 7), textcoords="offset points", ha="center", color="#e07a5f", fontsize=8)
     shown.set_axis_off()
     figure.suptitle(headline(found), x=0.03, ha="left", fontsize=11)
     try:
@@ -176,11 +177,13 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
         plt.close(figure)
 
 
-def shown_places(found: Explanation, most: int = 5) -> dict[str, tuple[float, float]]:
-    """The places of the present concepts that speak most for or against the answer."""
+def marks(found: Explanation, most: int = 5) -> dict[tuple[float, float], list[str]]:
+    """Place -> the concepts found there: of the present ones those that speak most for or against the answer."""
     present = [name for name in found.places if found.answer["concepts"][name] >= 0.5]
-    strongest = sorted(present, key=lambda name: -abs(found.contributions[name]))
-    return {name: found.places[name] for name in strongest[:most]}
+    marked: dict[tuple[float, float], list[str]] = {}
+    for name in sorted(present, key=lambda name: -abs(found.contributions[name]))[:most]:
+        marked.setdefault(found.places[name], []).append(name)
+    return marked
 
 
 def headline(found: Explanation) -> str:

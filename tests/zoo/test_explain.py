@@ -71,14 +71,15 @@ def test_a_model_that_reads_positions_marks_them_and_exports(zoo_command, digit_
 
 
 def test_marks_are_those_of_present_concepts_that_matter():
-    from zoo.explanation import Explanation, shown_places
+    from zoo.explanation import Explanation, marks
 
     seen = {"wing": 0.9, "bar": 0.2, "stem": 0.7, "loop": 0.8}
     speaks = {"wing": 0.1, "bar": 5.0, "stem": -3.0, "loop": 1.0}
-    places = dict.fromkeys(seen, (0.5, 0.5))
+    places = dict.fromkeys(seen, (0.5, 0.5)) | {"wing": (0.25, 0.5)}
     found = Explanation({"concepts": seen}, None, "bird", speaks, "", places)
-    assert list(shown_places(found, most=2)) == ["stem", "loop"]
-    assert shown_places(Explanation({"concepts": seen}, None, "bird", speaks, "")) == {}
+    assert marks(found, most=2) == {(0.5, 0.5): ["stem", "loop"]}
+    assert marks(found) == {(0.5, 0.5): ["stem", "loop"], (0.25, 0.5): ["wing"]}
+    assert marks(Explanation({"concepts": seen}, None, "bird", speaks, "")) == {}
 
 
 @pytest.mark.parametrize("name", ["cbm", "cem", "concept_split", "tf_tti"])

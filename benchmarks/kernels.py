@@ -23,7 +23,7 @@ FILE = Path(__file__).with_suffix(".csv")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"])
-    parser.add_argument("--only", help="one operation")
+    parser.add_argument("--only", help="those whose name starts so")
     options = parser.parse_args()
     print(why_no_triton() or "Triton kernels run here")
     lines = []

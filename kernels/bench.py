@@ -2,8 +2,8 @@
 
     for row in rows(): print(row)
 
-On a GPU `triton.testing.do_bench` times each function; on a CPU the functions take turns and the medians are compared,
-so that other work on the machine slows them alike.
+On a GPU `triton.testing.do_bench` times each function; on a CPU the functions take turns and the turns are compared, so
+that other work on the machine slows them alike.
 """
 
 import statistics
@@ -24,8 +24,8 @@ Call = Callable[[], object]
 @dataclass(frozen=True)
 class Row:
     """One comparison. times: milliseconds by name, ours under the operation's own name. ratio: the fastest other over
-    ours (above 1 = ours is faster). path: what the dispatcher picked. floor: share of the time floor that we reach
-    (None where the device is not in `cost.DEVICES`)."""
+    ours (above 1 = ours is faster), the median of the turns. path: what the dispatcher picked. floor: share of the time
+    floor that we reach (None where the device is not in `cost.DEVICES`)."""
 
     op: str
     case: str
@@ -39,7 +39,7 @@ class Row:
     def __str__(self) -> str:
         times = "  ".join(f"{name} {value:.3f} ms" for name, value in self.times.items())
         share = "" if self.floor is None else f"  {self.floor:.0%} of the floor"
-        return f"{self.op:16s} {self.case:34s} {self.path:6s} {self.ratio:5.2f}x  {times}{share}"
+        return f"{self.op:16s} {self.case:44s} {self.path:6s} {self.ratio:5.2f}x  {times}{share}"
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,32 @@ class Comparison:
 
 
 def rows(device: str | None = None, *, only: str | None = None, rounds: int = 7) -> Iterator[Row]:
-    """Time every comparison whose operation is `only` (None: all), on "cuda" where there is one, else on the CPU."""
+    """Time all comparisons, or those whose name starts with `only`, on "cuda" where there is one, else on the CPU."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     for make in COMPARISONS:
-        if only is not None and make.__name__.removesuffix("_training") != only:
+        if only is not None and not make.__name__.startswith(only):
             continue
         torch.manual_seed(0)
         found = make(device, dtype)
-        times = _on_gpu(found.calls) if device == "cuda" else _on_cpu(found.calls, rounds)
-        ours = times[found.op]
+        turns = _on_gpu(found.calls) if device == "cuda" else _on_cpu(found.calls, rounds)
+        times = {name: statistics.median(taken) for name, taken in turns.items()}
+        others = zip(*(taken for name, taken in turns.items() if name != found.op))
+        ratios = [min(other) / ours for other, ours in zip(others, turns[found.op])]
         path = "triton" if runs_triton(found.probe) else "aten"
-        others = [value for name, value in times.items() if name != found.op]
         yield Row(
             found.op, found.case, _name(device), str(dtype).removeprefix("torch."), path, times,
-            min(others) / ours, _share(found, dtype, device, ours),
+            statistics.median(ratios), _share(found, dtype, device, times[found.op]),
         )  # fmt: skip
 
 
-def _on_gpu(calls: Mapping[str, Call]) -> dict[str, float]:
+def _on_gpu(calls: Mapping[str, Call]) -> dict[str, list[float]]:
     from triton.testing import do_bench
 
-    return {name: do_bench(call, warmup=25, rep=100, return_mode="median") for name, call in calls.items()}
+    return {name: [do_bench(call, warmup=25, rep=100, return_mode="median")] for name, call in calls.items()}
 
 
-def _on_cpu(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
+def _on_cpu(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
@@ -86,7 +87,7 @@ def _on_cpu(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
             call()
             if turn:
                 taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return taken
 
 
 def _name(device: str) -> str:
@@ -127,55 +128,98 @@ def quant_linear(device: str, dtype: torch.dtype) -> Comparison:
     return Comparison("quant_linear", f"{rows_} x 768 x 3072", calls, x, shapes)
 
 
-def _max_similarity(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, int]]:
-    batch, concepts = _big(device, 256, 32), _big(device, 30_522, 1000)
-    hidden = torch.randn(batch, 196, 512, device=device, dtype=dtype)
-    embedding = torch.randn(concepts, 512, device=device, dtype=dtype)
-    return hidden, embedding, {"batch": batch, "positions": 196, "features": 512, "concepts": concepts}
-
-
 def _dense_scores(hidden: Tensor, embedding: Tensor) -> Tensor:
     return torch.log1p(torch.relu(hidden @ embedding.t())).amax(1)
 
 
-def max_similarity(device: str, dtype: torch.dtype) -> Comparison:
+def _max_similarity(device: str, dtype: torch.dtype, sizes: tuple[int, int, int, int]) -> Comparison:
     from zoo.kernels.max_similarity import max_similarity as ours
 
-    hidden, embedding, shapes = _max_similarity(device, dtype)
+    batch, positions, features, concepts = sizes
+    hidden = torch.randn(batch, positions, features, device=device, dtype=dtype)
+    embedding = torch.randn(concepts, features, device=device, dtype=dtype)
     calls = {
         "max_similarity": lambda: ours(hidden, embedding, activation="log1p_relu", positions=False),
         "log1p(relu(h e)).amax": lambda: _dense_scores(hidden, embedding),
     }
-    case = "{batch} x {positions}, {concepts} concepts".format(**shapes)
+    shapes = {"batch": batch, "positions": positions, "features": features, "concepts": concepts}
+    case = f"{batch} x {positions} x {features}, {concepts} concepts"
     return Comparison("max_similarity", case, calls, hidden, shapes)
+
+
+def max_similarity(device: str, dtype: torch.dtype) -> Comparison:
+    """A concept head on a small network's features."""
+    return _max_similarity(device, dtype, (_big(device, 256, 32), 196, 128, 1000))
+
+
+def max_similarity_wide(device: str, dtype: torch.dtype) -> Comparison:
+    """A concept head on CLIP's features: the product itself is most of the work."""
+    return _max_similarity(device, dtype, (_big(device, 256, 32), 196, 512, 1000))
+
+
+def max_similarity_vocabulary(device: str, dtype: torch.dtype) -> Comparison:
+    """A sparse retrieval head."""
+    return _max_similarity(device, dtype, (_big(device, 256, 2), 256, 768, 30_522))
 
 
 def max_similarity_training(device: str, dtype: torch.dtype) -> Comparison:
     from zoo.kernels.max_similarity import max_similarity as ours
 
-    hidden, embedding, shapes = _max_similarity(device, dtype)
+    batch, concepts = _big(device, 256, 32), _big(device, 30_522, 1000)
+    hidden = torch.randn(batch, 196, 512, device=device, dtype=dtype)
+    embedding = torch.randn(concepts, 512, device=device, dtype=dtype)
     leaves = (hidden.requires_grad_(), embedding.requires_grad_())
     calls = {
         "max_similarity": lambda: torch.autograd.grad(ours(*leaves, activation="log1p_relu").score.sum(), leaves),
         "log1p(relu(h e)).amax": lambda: torch.autograd.grad(_dense_scores(*leaves).sum(), leaves),
     }
-    case = "{batch} x {positions}, {concepts} concepts, training".format(**shapes)
-    return Comparison("max_similarity", case, calls, hidden)
+    return Comparison("max_similarity", f"{batch} x 196 x 512, {concepts} concepts, training", calls, hidden)
+
+
+def _points(device: str, dtype: torch.dtype, features: int) -> tuple[Tensor, Tensor]:
+    points, clusters = _big(device, 1_000_000, 20_000), _big(device, 1024, 512)
+    x = torch.randn(points, features, device=device, dtype=dtype)
+    return x, x[torch.randperm(points, device=device)[:clusters]]
+
+
+def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
+    return torch.cat([torch.cdist(part.float(), centroids.float()).argmin(1) for part in x.split(100_000)])
+
+
+def _assign(device: str, dtype: torch.dtype, features: int) -> Comparison:
+    from zoo.kernels.kmeans import assign
+
+    x, centroids = _points(device, dtype, features)
+    calls = {"kmeans": lambda: assign(x, centroids), "cdist.argmin": lambda: _nearest(x, centroids)}
+    shapes = {"points": len(x), "clusters": len(centroids), "features": features}
+    return Comparison("kmeans", f"assign {len(x)} x {features} to {len(centroids)}", calls, x, shapes)
+
+
+def kmeans_narrow(device: str, dtype: torch.dtype) -> Comparison:
+    """Codebooks of a few channels, as in dkvb."""
+    return _assign(device, dtype, 32)
 
 
 def kmeans(device: str, dtype: torch.dtype) -> Comparison:
-    from zoo.kernels.kmeans import assign
+    return _assign(device, dtype, 128)
 
-    points, clusters, features = _big(device, 1_000_000, 20_000), _big(device, 1024, 512), 128
-    x = torch.randn(points, features, device=device, dtype=dtype)
-    centroids = torch.randn(clusters, features, device=device, dtype=dtype)
 
-    def chunked() -> list[Tensor]:
-        return [torch.cdist(part.float(), centroids.float()).argmin(1) for part in x.split(100_000)]
+def kmeans_iterations(device: str, dtype: torch.dtype) -> Comparison:
+    from zoo.kernels.kmeans import kmeans as ours
 
-    calls = {"kmeans": lambda: assign(x, centroids), "cdist.argmin": chunked}
-    shapes = {"points": points, "clusters": clusters, "features": features}
-    return Comparison("kmeans", f"assign {points} to {clusters}", calls, x, shapes)
+    x, start = _points(device, dtype, 128)
+
+    def plain() -> Tensor:
+        centroids = start.float()
+        for _ in range(10):
+            ids = _nearest(x, centroids)
+            counts = torch.bincount(ids, minlength=len(centroids))[:, None]
+            sums = torch.zeros_like(centroids).index_add_(0, ids, x.float())
+            centroids = torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
+        return _nearest(x, centroids)
+
+    calls = {"kmeans": lambda: ours(x, init=start, iterations=10, tolerance=0.0), "cdist.argmin, index_add": plain}
+    return Comparison("kmeans", f"{len(x)} x 128, {len(start)} clusters, 10 iterations", calls, x)
 
 
 def preprocess(device: str, dtype: torch.dtype) -> Comparison:
@@ -331,7 +375,7 @@ def taylor_attention_training(device: str, dtype: torch.dtype) -> Comparison:
 
 
 COMPARISONS: tuple[Callable[[str, torch.dtype], Comparison], ...] = (
-    attention, quant_linear, max_similarity, max_similarity_training, kmeans, preprocess, rational, rational_training,
-    monarch, fftconv, retrieval_head, linear_attention, linear_attention_training, taylor_attention,
-    taylor_attention_training,
+    attention, quant_linear, max_similarity, max_similarity_wide, max_similarity_vocabulary, max_similarity_training,
+    kmeans, kmeans_narrow, kmeans_iterations, preprocess, rational, rational_training, monarch, fftconv, retrieval_head,
+    linear_attention, linear_attention_training, taylor_attention, taylor_attention_training,
 )  # fmt: skip

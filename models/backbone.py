@@ -57,6 +57,23 @@ class Backbone(nn.Module):
         return digest.hexdigest()[:32]
 
 
+class FeatureMap(Backbone):
+    """Another backbone without its pooling: images to features at every position, (B, feature_channels, H', W')."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone, self.preprocessing = backbone, backbone.preprocessing
+        self.feature_dim = self.feature_channels = backbone.feature_channels
+        if backbone.frozen:
+            self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.feature_map(images)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return self.backbone.feature_map(images)
+
+
 class Identity(Backbone):
     """The inputs themselves, flattened: for tables, whose rows are features already."""
 

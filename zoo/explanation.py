@@ -1,6 +1,6 @@
 """Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Explanation:
     answer: in words, see `zoo.inference.in_words`; corrected: the same after the user's corrections, or None.
     about: the class (or target) that the contributions speak for: the one that is predicted in the end.
     contributions: concept name -> what it adds to that class's logit. method: how they were found.
+    places: concept name -> where it was found, as shares of the height and the width of what the model sees; empty
+        where the model does not say.
     """
 
     answer: dict[str, Any]
@@ -35,6 +37,7 @@ class Explanation:
     about: str
     contributions: dict[str, float]
     method: str
+    places: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def check_explainable(info: ModelInfo) -> None:
@@ -103,7 +106,15 @@ def explain_features(
         about=info.class_names[winner],
         contributions=dict(zip(info.concept_names, values[:, winner].tolist())),
         method=method,
+        places=_places(original, info),
     )
+
+
+def _places(output: Output, info: ModelInfo) -> dict[str, tuple[float, float]]:
+    if "concept_places" not in output.extras:
+        return {}
+    rows = output.extras["concept_places"][0].tolist()
+    return {name: (row, column) for name, (row, column) in zip(info.concept_names, rows)}
 
 
 @torch.no_grad()
@@ -130,7 +141,9 @@ def effects(model: ZooModel, features: Tensor, output: Output, intervene: Interv
 
 
 def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
-    """The image (uint8, (C, H, W)) beside a bar chart of the contributions.
+    """The image (uint8, (C, H, W)) beside a bar chart of the contributions, marked where a present concept was found.
+
+    picture: with places, what the model sees of the image.
 
     Raises:
         UserError: the file cannot be written.
@@ -148,6 +161,11 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
     bars.set_xlabel(f"contribution to {found.about}")
     shown = figure.add_axes((0.03, 0.06, share - 0.06, 0.82))
     shown.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
+    for (row, column), names in marks(found).items():
+        place = (column * picture.shape[2] - 0.5, row * picture.shape[1] - 0.5)
+        shown.plot(*place, marker="o", markersize=9, fillstyle="none", color="#e07a5f", markeredgewidth=2)
+        text = "\n".join(names)
+        shown.annotate(text, place, (0, 7), textcoords="offset points", ha="center", color="#e07a5f", fontsize=8)
     shown.set_axis_off()
     figure.suptitle(headline(found), x=0.03, ha="left", fontsize=11)
     try:
@@ -157,6 +175,15 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
         raise UserError(f"--out {path}: {' '.join(str(error).split())}") from None
     finally:
         plt.close(figure)
+
+
+def marks(found: Explanation, most: int = 5) -> dict[tuple[float, float], list[str]]:
+    """Place -> the concepts found there: of the present ones those that speak most for or against the answer."""
+    present = [name for name in found.places if found.answer["concepts"][name] >= 0.5]
+    marked: dict[tuple[float, float], list[str]] = {}
+    for name in sorted(present, key=lambda name: -abs(found.contributions[name]))[:most]:
+        marked.setdefault(found.places[name], []).append(name)
+    return marked
 
 
 def headline(found: Explanation) -> str:

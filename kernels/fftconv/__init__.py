@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from zoo.kernels.dispatch import exporting, runs_triton
+from zoo.kernels.fftconv import aten
+from zoo.kernels.fftconv.aten import wide
 
 __all__ = ["fftconv"]
 
@@ -40,7 +42,7 @@ def fftconv(
     k = k if taps is None else k[:, :taps]
     if frequencies is not None:
         fft_size = 2 * u.shape[2] if fft_size is None else fft_size
-        spectrum = torch.fft.rfft(_wide(k), n=fft_size)
+        spectrum = torch.fft.rfft(wide(k), n=fft_size)
         kept = torch.arange(spectrum.shape[1], device=k.device) < frequencies
         k = torch.fft.irfft(spectrum * kept, n=fft_size).to(k.dtype)
     if fft_size is not None and fft_size < max(u.shape[2], k.shape[1]):
@@ -49,11 +51,7 @@ def fftconv(
     size = _size(u.shape[2], k.shape[1], fft_size, kernel=kernel)
     if kernel:
         return torch.ops.zoo.fftconv(u, k, in_gate, out_gate, size)
-    return _aten(u, k, in_gate, out_gate, size)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    return aten.convolve(u, k, in_gate, out_gate, size)
 
 
 def _runs_kernel(*tensors: Tensor | None, fft_size: int | None) -> bool:
@@ -80,20 +78,13 @@ def _size(length: int, taps: int, fft_size: int | None, *, kernel: bool) -> int:
     return min([power, *smooth])
 
 
-def _aten(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
-    x = u if in_gate is None else u * in_gate
-    spectrum = torch.fft.rfft(_wide(x), n=size) * torch.fft.rfft(_wide(k), n=size)
-    y = torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
-    return y if out_gate is None else y * out_gate
-
-
 @torch.library.custom_op("zoo::fftconv", mutates_args=())
 def _fftconv(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int) -> Tensor:
     if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
         from zoo.kernels.fftconv.triton import convolve
 
         return convolve(u, k, fft_size, in_gate=in_gate, out_gate=out_gate)
-    return _aten(u, k, in_gate, out_gate, fft_size).to(u.dtype).contiguous()
+    return aten.convolve(u, k, in_gate, out_gate, fft_size).contiguous()
 
 
 @_fftconv.register_fake
@@ -128,10 +119,10 @@ def _convolve_kernel(x: Tensor, k: Tensor, gate: Tensor | None, fft_size: int, c
 
 
 def _convolve_aten(x: Tensor, k: Tensor, gate: Tensor | None, fft_size: int, conjugate: bool) -> Tensor:
-    of_k = torch.fft.rfft(_wide(k), n=fft_size)
+    of_k = torch.fft.rfft(wide(k), n=fft_size)
     # conj_physical: below the compiler's dispatch a lazy conj() would be lost
     of_k = of_k.conj_physical() if conjugate else of_k
-    gated = _wide(x) if gate is None else _wide(x) * gate
+    gated = wide(x) if gate is None else wide(x) * gate
     return torch.fft.irfft(torch.fft.rfft(gated, n=fft_size) * of_k, n=fft_size)[..., : x.shape[2]]
 
 
@@ -144,8 +135,8 @@ def _correlate(
 
         if correlates(fft_size):
             return correlate(u, grad, k.shape[1], fft_size, in_gate=in_gate, out_gate=out_gate).to(k.dtype)
-    x = _wide(u) if in_gate is None else _wide(u) * in_gate
-    dz = _wide(grad) if out_gate is None else _wide(grad) * out_gate
+    x = wide(u) if in_gate is None else wide(u) * in_gate
+    dz = wide(grad) if out_gate is None else wide(grad) * out_gate
     spectrum = torch.fft.rfft(x, n=fft_size).conj_physical() * torch.fft.rfft(dz, n=fft_size)
     return torch.fft.irfft(spectrum.sum(0), n=fft_size)[..., : k.shape[1]].to(k.dtype)
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-TILE = 256 * 1024
-"""Distances kept at a time (1 MiB of float32)."""
+TILE, GROUP = 256 * 1024, 64
+"""Distances kept at a time (1 MiB of float32), and columns searched as one."""
 
 
 def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -14,19 +14,41 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     batch, points, _ = x.shape
+    clusters = centroids.shape[1]
     ids = torch.empty(batch, points, dtype=torch.int32, device=x.device)
     distances = torch.empty(batch, points, dtype=wide, device=x.device)
-    step = max(16, TILE // max(1, centroids.shape[1]))
+    # whole groups of columns: the last centroid is repeated, which a tie never takes
+    filled = torch.arange(-(-clusters // GROUP) * GROUP if clusters > 2 * GROUP else clusters).clamp_(max=clusters - 1)
+    step = min(max(16, TILE // len(filled)), max(1, points))
+    buffer = torch.empty(step, len(filled), dtype=wide, device=x.device)
     for b in range(batch):
+        repeated = centroids[b].to(wide)[filled]
         # summed over rows: equal centroids get equal bits, so that the smaller index keeps their ties
-        half = centroids[b].to(wide).square().sum(1) / 2
-        columns = centroids[b].to(wide).t().contiguous()
+        half = repeated.square().sum(1) / 2
+        columns = repeated.t().contiguous()
         for n in range(0, points, step):
             rows = x[b, n : n + step].to(wide)
-            least, nearest = torch.addmm(half, rows, columns, alpha=-1).min(1)
-            ids[b, n : n + step] = nearest
+            values = torch.addmm(half, rows, columns, alpha=-1, out=buffer[: len(rows)])
+            least, nearest = first_minimum(values)
+            ids[b, n : n + step] = nearest.clamp_(max=clusters - 1)
             distances[b, n : n + step] = least.mul_(2).add_(rows.square().sum(1)).clamp_(min=0)
     return ids, distances
+
+
+def first_minimum(values: Tensor) -> tuple[Tensor, Tensor]:
+    """`values.min(1)` of (N, K), the first of equal ones, in less than half the time.
+
+    To find a minimum is vectorised, to find its place is not: only the first group of columns that reaches the minimum
+    is searched for the place.
+    """
+    points, columns = values.shape
+    if columns % GROUP or columns <= 2 * GROUP:
+        return values.min(1)
+    groups = values.view(-1, GROUP)
+    least, which = groups.amin(1).view(points, -1).min(1)
+    first = torch.arange(0, len(groups), columns // GROUP, device=values.device)
+    inside = groups.index_select(0, first + which).argmin(1)
+    return least, inside.add_(which, alpha=GROUP)
 
 
 def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS, TILE = 256, 256 * 1024
-"""Positions multiplied at a time, and logits kept at a time (1 MiB of float32)."""
+ROWS, TILE = 640, 1024 * 1024
+"""Positions multiplied at a time, and logits kept at a time (4 MiB of float32)."""
 
 
 def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -39,16 +39,21 @@ def _nothing(hidden: Tensor, embedding: Tensor) -> Tensor:
 
 
 def _tiles(hidden: Tensor, embedding: Tensor, mask: Tensor | None) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Some images' and concepts' place in the result, and their logits (b, S, v), -inf outside the mask."""
+    """Some images' and concepts' place in the result, and their logits (b, S, v), -inf outside the mask.
+
+    All tiles lie in the same memory: what is made of one has to be copied before the next.
+    """
     batch, length, dim = hidden.shape
     images = max(1, ROWS // max(1, length))
     step = max(64, TILE // max(1, images * length))
+    buffer = hidden.new_empty(images * length * min(step, embedding.shape[0]))
     outside = None if mask is None else ~mask.bool()[:, :, None]
     for v in range(0, embedding.shape[0] if length else 0, step):
         columns = embedding[v : v + step].t()
         for b in range(0, batch, images):
-            rows = hidden[b : b + images]
-            logits = (rows.reshape(-1, dim) @ columns).view(rows.shape[0], length, -1)
+            rows = hidden[b : b + images].reshape(-1, dim)
+            tile = buffer[: len(rows) * columns.shape[1]].view(len(rows), -1)
+            logits = torch.mm(rows, columns, out=tile).view(-1, length, columns.shape[1])
             if outside is not None:
                 logits.masked_fill_(outside[b : b + images], float("-inf"))
             yield (slice(b, b + images), slice(v, v + step)), logits

@@ -37,13 +37,12 @@ def monarch(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
 
 
 def _aten(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
-    """Two batched products; the permutation is a view of the first one's result."""
+    """Two batched products; all but the last permutation are strides that a matrix product reads as they are."""
     (blocks, width, inner), (lanes, out, reach) = w1.shape, w2.shape
     batch = x.shape[0]
-    hidden = torch.bmm(x.reshape(batch, blocks, inner).transpose(0, 1), w1.transpose(1, 2))
-    hidden = hidden.transpose(0, 1).reshape(batch, blocks * width)
-    y = torch.bmm(hidden.view(batch, reach, lanes).permute(2, 0, 1), w2.transpose(1, 2))
-    return y.permute(1, 2, 0).reshape(batch, out * lanes), hidden
+    hidden = torch.bmm(w1, x.reshape(batch, blocks, inner).permute(1, 2, 0))  # [k, q, B], read as [r, l, B]
+    y = torch.bmm(hidden.view(reach, lanes, batch).permute(1, 2, 0), w2.transpose(1, 2))  # [l, B, s]
+    return y.permute(1, 2, 0).reshape(batch, out * lanes), hidden.view(blocks * width, batch).t()
 
 
 @torch.library.custom_op("zoo::monarch", mutates_args=())

@@ -1,6 +1,7 @@
 """Concept bottleneck model (Koh, Nguyen, Tang, Mussmann, Pierson, Kim, Liang, ICML 2020, arXiv 2007.04612).
 
-    a = g(x)               concept logits, one linear layer on the backbone's features
+    a = g(x)               concept logits, one linear layer on the backbone's features; with pool="max" the largest
+                           over positions, a_k = b_k + max_s <w_k, x_s>, which tells where a concept was found
     z = sigmoid(a) or a    the bottleneck, and nothing else unless `extra_dims` are asked for
     y = f(z)               linear, or an MLP
 
@@ -23,7 +24,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.models.backbone import Backbone, activation_named
+from zoo.kernels.max_similarity import max_similarity
+from zoo.models.backbone import Backbone, FeatureMap, activation_named
 from zoo.models.concept.base import ConceptModel, Groups, Imbalance, Reduction, label_head, reduce_concepts
 from zoo.models.contract import Batch, Intervention, Output, Stage
 
@@ -32,6 +34,9 @@ class CBM(ConceptModel):
     """Images to concepts to a label.
 
     training: "joint", "sequential" or "independent".
+    pool: what a concept logit reads of the backbone: "mean", its pooled features, or "max", the position of its feature
+        map that shows the concept best. Then `extras["concept_places"]` (B, K, 2) holds the centres of these positions,
+        as shares of the height and the width.
     bottleneck: what the head sees of a concept: "sigmoid", "logit" or "relu".
     concept_loss_weight: lambda.
     concept_reduction: over concepts, "mean", "sum", or "normalized_sum" (the sum, and all terms over 1 + lambda * K).
@@ -56,6 +61,7 @@ class CBM(ConceptModel):
         concept_groups: Groups = (),
         task: Literal["classification", "regression"] = "classification",
         training: Literal["joint", "sequential", "independent"] = "joint",
+        pool: Literal["mean", "max"] = "mean",
         bottleneck: Literal["sigmoid", "logit", "relu"] = "sigmoid",
         concept_loss_weight: float = 1.0,
         concept_reduction: Reduction = "sum",
@@ -85,11 +91,12 @@ class CBM(ConceptModel):
         self.concept_loss_weight, self.concept_reduction = concept_loss_weight, concept_reduction
         self.percentiles = percentiles
         concepts = len(self.concept_names)
-        self.backbone = backbone
-        self.concept_layer = nn.Linear(backbone.feature_dim, concepts)
+        self.pool = pool
+        self.backbone = FeatureMap(backbone) if pool == "max" else backbone
+        self.concept_layer = nn.Linear(self.backbone.feature_dim, concepts)
         self.extra_layer = nn.Sequential()
         if extra_dims:
-            self.extra_layer.append(nn.Linear(backbone.feature_dim, extra_dims))
+            self.extra_layer.append(nn.Linear(self.backbone.feature_dim, extra_dims))
             self.extra_layer.append(activation_named(extra_activation))
         self.head = label_head(concepts + extra_dims, num_outputs, hidden=head_hidden, activation=head_activation)
         # until they are fitted, a logit bottleneck is set to the logits of the percentiles themselves
@@ -98,9 +105,14 @@ class CBM(ConceptModel):
         self.register_buffer("concept_present", torch.full((concepts,), high))
 
     def forward_features(self, features: Tensor, intervene: Intervention | None = None) -> Output:
-        concept_logits = self.concept_layer(features)
+        extras: dict[str, Tensor] = {}
+        if self.pool == "max":
+            concept_logits, extras["concept_places"] = self.best_position(features)
+            features = features.mean(dim=(2, 3))
+        else:
+            concept_logits = self.concept_layer(features)
+        extras["concept_logits"] = concept_logits
         bottleneck = self.bottleneck(concept_logits)
-        extras = {"concept_logits": concept_logits}
         if intervene is not None:
             bottleneck = intervene.apply(bottleneck, self.concept_present, self.concept_absent)
         latent = bottleneck
@@ -108,6 +120,14 @@ class CBM(ConceptModel):
             extras["extra"] = self.extra_layer(features)
             latent = torch.cat([bottleneck, extras["extra"]], dim=1)
         return Output(self.head(latent), concepts=concept_logits.sigmoid(), latent=latent, extras=extras)
+
+    def best_position(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, H', W') -> concept logits (B, K), and where they were found, (B, K, 2)."""
+        positions = feature_map.flatten(2).transpose(1, 2)
+        logits, at = max_similarity(positions, self.concept_layer.weight, self.concept_layer.bias)
+        assert at is not None
+        height, width = feature_map.shape[2:]
+        return logits, torch.stack([(at // width + 0.5) / height, (at % width + 0.5) / width], dim=2)
 
     def bottleneck(self, concept_logits: Tensor) -> Tensor:
         """What the head sees of the concepts."""

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import zoo
+from tests.zoo.conftest import train
 
 
 def test_contributions_add_up_to_the_logit(zoo_command, trained_run, digit_files):
@@ -52,6 +53,33 @@ def test_effects_of_a_linear_head_are_its_contributions(trained_run):
     torch.testing.assert_close(
         effects(model, model.backbone(image[None]), output), model.contributions(output)[0], atol=1e-5, rtol=0
     )
+
+
+def test_a_model_that_reads_positions_marks_them_and_exports(zoo_command, digit_files, tmp_path, capsys):
+    run = train(tmp_path / "runs", "model.pool=max", "backbone.widths=[8,16]", "trainer.max_epochs=1")
+    capsys.readouterr()
+    picture = tmp_path / "where.png"
+    words = [str(run), str(digit_files / "8.png"), "--json", "--out", str(picture)]
+    code, out, err = zoo_command("explain", *words)
+    assert (code, err) == (0, [])
+    found = json.loads(out)
+    assert list(found["places"]) == list(found["contributions"])
+    # two stages leave four positions a side of the eight pixels
+    assert {value for place in found["places"].values() for value in place} <= {0.125, 0.375, 0.625, 0.875}
+    assert picture.exists()
+    assert zoo_command("export", str(run), "--out", str(tmp_path / "onnx"))[0] == 0
+
+
+def test_marks_are_those_of_present_concepts_that_matter():
+    from zoo.explanation import Explanation, marks
+
+    seen = {"wing": 0.9, "bar": 0.2, "stem": 0.7, "loop": 0.8}
+    speaks = {"wing": 0.1, "bar": 5.0, "stem": -3.0, "loop": 1.0}
+    places = dict.fromkeys(seen, (0.5, 0.5)) | {"wing": (0.25, 0.5)}
+    found = Explanation({"concepts": seen}, None, "bird", speaks, "", places)
+    assert marks(found, most=2) == {(0.5, 0.5): ["stem", "loop"]}
+    assert marks(found) == {(0.5, 0.5): ["stem", "loop"], (0.25, 0.5): ["wing"]}
+    assert marks(Explanation({"concepts": seen}, None, "bird", speaks, "")) == {}
 
 
 @pytest.mark.parametrize("name", ["cbm", "cem", "concept_split", "tf_tti"])

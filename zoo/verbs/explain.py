@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     found = explain(trained, transform(raw), intervene)
     picture = args.out or (None if args.json else f"{Path(args.image).stem}-explained.png")
     if picture:
-        save_picture(Path(picture), found, raw)
+        save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
     if args.json:
         print_json({"image": args.image, **asdict(found), "picture": picture})
         return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.golden.cases import Case, adapter
 from zoo.data.class_concepts import class_concepts
-from zoo.models.backbone import MLP, Identity
+from zoo.models.backbone import MLP, ConvNet, Identity
 from zoo.models.concept.base import complete_groups
 from zoo.models.concept.cbm import CBM
 from zoo.models.contract import Batch, Intervention
@@ -280,3 +280,57 @@ def test_mistakes():
     model = build()
     with pytest.raises(ValueError, match="no concepts"):
         model.loss(model(torch.rand(2, 6)), {"label": torch.zeros(2, dtype=torch.long)})
+
+
+def of_positions(**arguments) -> CBM:
+    torch.manual_seed(0)
+    backbone = ConvNet(in_channels=1, widths=(4, 6))
+    return CBM(backbone=backbone, num_outputs=3, concept_names=NAMES, pool="max", **arguments).eval()
+
+
+def test_a_concept_is_as_present_as_at_its_best_position():
+    model, images = of_positions(extra_dims=2), torch.randn(5, 1, 6, 10)
+    feature_map = model.backbone(images)
+    assert feature_map.shape == (5, 6, 3, 5)
+    logits = torch.einsum("bdhw,kd->bkhw", feature_map, model.concept_layer.weight)
+    output = model(images)
+    wanted = logits.amax((2, 3)) + model.concept_layer.bias
+    torch.testing.assert_close(output.extras["concept_logits"], wanted)
+    torch.testing.assert_close(output.extras["extra"], model.extra_layer(feature_map.mean((2, 3))))
+    rows, columns = output.extras["concept_places"].unbind(2)
+    at = (rows * 3 - 0.5).round().long() * 5 + (columns * 5 - 0.5).round().long()
+    assert torch.equal(at, logits.flatten(2).argmax(2))
+    assert torch.equal(model.forward_batch({"features": feature_map}).prediction, output.prediction)
+
+
+def test_positions_learn_and_are_corrected():
+    model = of_positions().train()
+    batch = batch_of() | {"image": torch.randn(16, 1, 8, 8)}
+    model.loss(model(batch["image"]), batch)["loss"].backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in model.parameters())
+    model.eval()
+    values = torch.ones(len(NAMES))
+    plain = model(batch["image"])
+    kept = model(batch["image"], Intervention(torch.zeros(len(NAMES), dtype=torch.bool), values))
+    assert torch.equal(kept.prediction, plain.prediction)
+    set_all = model(batch["image"], Intervention(torch.ones(len(NAMES), dtype=torch.bool), values))
+    torch.testing.assert_close(set_all.prediction, model.head(values.expand(16, -1)))
+    assert torch.equal(set_all.concepts, plain.concepts)
+
+
+def test_one_position_is_the_pooled_model():
+    """A flat input has one position: the largest of one logit is the logit."""
+    pooled, positions = build(), build(pool="max")
+    positions.load_state_dict(
+        {key.replace("backbone.", "backbone.backbone."): v for key, v in pooled.state_dict().items()}
+    )
+    images = batch_of()["image"]
+    torch.testing.assert_close(positions(images).prediction, pooled(images).prediction)
+
+
+def test_positions_of_a_frozen_backbone_stay_frozen():
+    backbone = ConvNet(in_channels=1, widths=(4,), frozen=True)
+    model = CBM(backbone=backbone, num_outputs=3, concept_names=NAMES, pool="max").train()
+    assert model.backbone.frozen
+    assert not model.backbone.training
+    assert not any(value.requires_grad for value in model.backbone.parameters())

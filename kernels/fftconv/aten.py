@@ -1,0 +1,44 @@
+"""The same through torch.fft; on a CPU a few rows at a time, so that their spectra stay in the cache."""
+
+import torch
+from torch import Tensor
+
+from zoo.kernels.dispatch import exporting
+
+TILE = 128 * 1024
+"""Numbers transformed at a time (0.5 MiB of float32)."""
+
+
+def convolve(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
+    """u and the gates (B, H, L), k (H, K) -> out_gate iFFT(FFT(in_gate u) FFT(k))[:L], (B, H, L)."""
+    given = [tensor for tensor in (u, k, in_gate, out_gate) if tensor is not None]
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    if learns or u.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
+        x = u if in_gate is None else u * in_gate
+        spectrum = torch.fft.rfft(wide(x), n=size) * torch.fft.rfft(wide(k), n=size)
+        y = torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
+        return y if out_gate is None else y * out_gate
+    return _tiled(u, k, in_gate, out_gate, size)
+
+
+def _tiled(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
+    """The same by tiles of some images and channels, without a gradient."""
+    batch, channels, length = u.shape
+    images = max(1, min(batch, TILE // size))
+    step = max(1, TILE // (size * images))
+    gates = [None if gate is None else gate.expand_as(u) for gate in (in_gate, out_gate)]
+    y = torch.empty_like(u, dtype=torch.result_type(u, u if out_gate is None else out_gate))
+    for h in range(0, channels, step):
+        of_k = torch.fft.rfft(wide(k[h : h + step]), n=size)
+        for b in range(0, batch, images):
+            place = slice(b, b + images), slice(h, h + step)
+            before, after = (None if gate is None else gate[place] for gate in gates)
+            spectrum = torch.fft.rfft(wide(u[place] if before is None else u[place] * before), n=size).mul_(of_k)
+            part = torch.fft.irfft(spectrum, n=size)[..., :length].to(u.dtype)
+            y[place] = part if after is None else part * after
+    return y
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32, where the transforms are done, or in float64 as it is."""
+    return x if x.dtype == torch.float64 else x.float()

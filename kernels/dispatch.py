@@ -53,6 +53,19 @@ def runs_triton(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = KERNEL_DTYPE
     return on_device and known and not wrong
 
 
+Machine = str
+"""The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
+(fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""
+
+
+def machine_of(device: torch.device) -> Machine:
+    """The machine whose tiles suit a device; tensors of the interpreter are laid out as for "sm_90"."""
+    if torch.version.hip is not None:
+        return "gfx942"
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
+
+
 def exporting() -> bool:
     """Whether the code is being traced for torch.export or ONNX, where an operation must be written in ATen."""
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()

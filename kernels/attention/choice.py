@@ -6,7 +6,7 @@ benchmarks/kernels_aot.csv holds what each of them needs.
 
 from typing import NamedTuple
 
-import torch
+from zoo.kernels.dispatch import Machine
 
 
 class Tiles(NamedTuple):
@@ -25,17 +25,6 @@ WIDTHS = (16, 32, 64, 128, 256)
 
 HEADS = {80: (64, 16), 96: (64, 32)}
 """Largest head that is kept as two tiles, and their columns: a head of 80 channels as one tile would be 128."""
-
-Machine = str
-"""The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
-(fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""
-
-
-def machine_of(device: torch.device) -> Machine:
-    if torch.version.hip is not None:
-        return "gfx942"
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
 def width_of(channels: int) -> int:

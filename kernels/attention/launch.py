@@ -22,6 +22,7 @@ from zoo.kernels.attention.bias_gradient import bias_gradient_kernel
 from zoo.kernels.attention.forward import forward_kernel, merge_kernel
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.tiles import LOG2E
+from zoo.kernels.dispatch import machine_of
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,7 @@ def _forward_into(
         scale2=scale * LOG2E.value,
         SPLITS=splits,
         **sizes(q, v, tiles),
-        **choice.liberties(choice.machine_of(q.device), max(width, width_v), q.element_size()),
+        **choice.liberties(machine_of(q.device), max(width, width_v), q.element_size()),
     )
     if splits > 1:
         merge_kernel[(lse.numel(),)](
@@ -243,7 +244,7 @@ def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -
 
 def _choice(q: Tensor) -> dict[str, Any]:
     """What the choice of tiles depends on beside the shape."""
-    return {"itemsize": q.element_size(), "machine": choice.machine_of(q.device)}
+    return {"itemsize": q.element_size(), "machine": machine_of(q.device)}
 
 
 def _processors(device: torch.device) -> int:

@@ -4,16 +4,17 @@ import itertools
 from collections.abc import Iterator
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.linear.launch import TILES, flags
+from zoo.kernels.linear.launch import flags, tile_of
 from zoo.kernels.linear.reference import Kind
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 
-def configurations(amd: bool = False) -> Iterator[Configuration]:
+def configurations(target: str = "sm_90") -> Iterator[Configuration]:
     """Every kernel, with near and far keys, for SLAB's heads (64 channels) and BASED's (16 channels, 64 values)."""
     kinds: tuple[tuple[Kind, int, int], ...] = (("relu", 64, 64), ("taylor", 16, 64))
     kernels = {"forward": forward_kernel, "queries": queries_kernel, "keys": keys_kernel, "state": state_kernel}
-    for tiles, word in zip(TILES.values(), ("fp32", "bf16")):
+    amd = target.startswith("gfx")
+    for word, itemsize in (("fp32", 4), ("bf16", 2)):
         usual = "ieee" if amd else "tf32x3"
         state_precision = "tf32" if word == "bf16" and not amd else usual
         sizes = ("M", "N", "C", "V", "F", "W", "CHUNK", "CHUNKS")
@@ -21,7 +22,7 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
         types |= dict.fromkeys(("state", "z", "t", "e"), "*fp32") | dict.fromkeys(sizes, "i32")
         types |= {"scale": "fp32", "eps": "fp32"}
         for (kind, channels, values), (name, kernel) in itertools.product(kinds, kernels.items()):
-            tile, warps, stages = tiles[name]
+            tile, warps, stages = tile_of(name, itemsize, target)
             constants = {**flags(kind), "BN": tile, "BC": channels, "BV": values}
             if name == "state":
                 constants |= {"WEIGHTED": True, "PRECISION": state_precision}

@@ -81,9 +81,12 @@ def autocast_to(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def dot_precision() -> str:
-    """How a kernel multiplies float32 matrices: as PyTorch does, TF32 where the user allows it, else to float32."""
-    if torch.backends.cuda.matmul.allow_tf32:
+def dot_precision(dtype: torch.dtype) -> str:
+    """How a kernel multiplies matrices: float32 as PyTorch does, TF32 where the user allows it, else to float32.
+
+    It makes no difference to 16 bits, which always say the same, so that no kernel is compiled twice.
+    """
+    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
         return "tf32"
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
 

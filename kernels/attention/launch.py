@@ -79,21 +79,23 @@ def _forward_into(
         column_tiles=triton.cdiv(keys, tiles.columns),
         chunk=triton.cdiv(triton.cdiv(keys, tiles.columns), splits) * tiles.columns,
         scale2=scale * LOG2E.value,
-        SPLITS=splits,
+        splits=splits,
         **sizes(q, v, tiles),
         **choice.liberties(machine_of(q.device), max(width, width_v), q.element_size()),
     )
     if splits > 1:
-        merge_kernel[(lse.numel(),)](
-            target,
-            target_lse,
-            o,
-            lse,
-            *o.stride()[:3],
-            q.shape[1],
-            q.shape[2],
+        _launch(
+            merge_kernel,
+            lse.numel(),
+            choice.MERGE_TILES,
+            o_parts=target,
+            lse_parts=target_lse,
+            o=o,
+            lse=lse,
+            **strides(masks, o=o),
+            H=q.shape[1],
+            M=q.shape[2],
             SPLITS=splits,
-            SLOTS=triton.next_power_of_2(splits),
             DV=v.shape[-1],
             WIDTH_V=width_v,
         )

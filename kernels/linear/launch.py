@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from zoo.kernels.dispatch import Machine, dot_precision, machine_of
+from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of
 from zoo.kernels.linear.reference import Kind
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
@@ -120,7 +120,7 @@ def _state(x: Tensor, u: Tensor, t: Tensor | None, e: Tensor | None, kind: Kind,
     weights = (x, x) if t is None or e is None else (t, e)
     state_kernel[blocks, chunks, batch * heads](
         x, u, *weights, state, rows, channels, u.shape[3], features, width, chunk,
-        _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_state_precision(x),
+        _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_precisions(x)["STATE_PRECISION"],
         BN=tile, num_warps=warps, num_stages=stages, **flags(kind), **_widths(x, u),
     )  # fmt: skip
     return state
@@ -157,10 +157,15 @@ def _tiles(q: Tensor, kernel: str) -> dict[str, int]:
     return {"BM": rows, "BN": rows, "num_warps": warps, "num_stages": stages}
 
 
-def _state_precision(x: Tensor) -> str:
-    """States are float32: TF32 keeps more digits of them than a 16-bit input has."""
-    usual = dot_precision()
-    return "tf32" if x.dtype == torch.bfloat16 and usual == "tf32x3" else usual
+def precisions(itemsize: int, amd: bool) -> dict[str, str]:
+    """Of the products of tiles and of states: float32, whatever PyTorch allows elsewhere, because sums run over all
+    tokens; but of 16-bit inputs TF32 keeps more digits than they have."""
+    exact = "ieee" if amd or INTERPRETED else "tf32x3"
+    return {"PRECISION": exact, "STATE_PRECISION": "tf32" if itemsize == 2 and exact == "tf32x3" else exact}
+
+
+def _precisions(x: Tensor) -> dict[str, str]:
+    return precisions(x.element_size(), bool(torch.version.hip))
 
 
 def _arguments(q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool, chosen: Plan) -> dict[str, Any]:
@@ -170,5 +175,5 @@ def _arguments(q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool, chosen
         "M": q.shape[2], "N": k.shape[2], "C": k.shape[3], "V": v.shape[3], "F": features,
         "W": state_width(v.shape[3]), "CHUNK": chosen.chunk, "CHUNKS": chosen.chunks,
         "scale": _scale(q, kind), "CAUSAL": causal, "NEAR": chosen.near, "FAR": chosen.far,
-        "PRECISION": dot_precision(), "STATE_PRECISION": _state_precision(q), **flags(kind), **_widths(k, v),
+        **_precisions(q), **flags(kind), **_widths(k, v),
     }  # fmt: skip

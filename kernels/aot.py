@@ -62,6 +62,8 @@ class Configuration:
 
     Every `kernels/<op>/triton.py` lists its own in `configurations()`; `catalogue.py` collects them.
     matrix: it multiplies matrices, so matrix instructions must be there. main: a main shape, which must spill nothing.
+    grows: constants and optional arguments that only add to what the kernel holds: this configuration stands for those
+    with smaller ones, or without them. free: arguments that make no difference to it.
     """
 
     name: str
@@ -72,6 +74,21 @@ class Configuration:
     options: Mapping[str, Any] = field(default_factory=dict)
     matrix: bool = False
     main: bool = True
+    grows: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+
+    def stands_for(self, other: "Configuration") -> bool:
+        """Whether `other` is this kernel in the same tile and dtype, with nothing larger and nothing more."""
+        if self.kernel is not other.kernel or dict(self.options) != dict(other.options):
+            return False
+        for name in set(self.kernel.arg_names) - set(self.free):
+            mine, its = (found.constants.get(name, found.signature.get(name)) for found in (self, other))
+            optional = name in self.grows and its is None
+            smaller = name in self.grows and isinstance(mine, int) and isinstance(its, int) and its <= mine
+            known = mine == "i32" and its == 1  # to the compiler, which then needs less
+            if mine != its and not (optional or smaller or known):
+                return False
+        return True
 
     def compile(self, target: str) -> Resources:
         return compile_ahead(

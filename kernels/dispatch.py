@@ -53,6 +53,19 @@ def runs_triton(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = KERNEL_DTYPE
     return on_device and known and not wrong
 
 
+Machine = str
+"""The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
+(fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""
+
+
+def machine_of(device: torch.device) -> Machine:
+    """The machine whose tiles suit a device; tensors of the interpreter are laid out as for "sm_90"."""
+    if torch.version.hip is not None:
+        return "gfx942"
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
+
+
 def exporting() -> bool:
     """Whether the code is being traced for torch.export or ONNX, where an operation must be written in ATen."""
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
@@ -68,9 +81,12 @@ def autocast_to(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def dot_precision() -> str:
-    """How a kernel multiplies float32 matrices: as PyTorch does, TF32 where the user allows it, else to float32."""
-    if torch.backends.cuda.matmul.allow_tf32:
+def dot_precision(dtype: torch.dtype) -> str:
+    """How a kernel multiplies matrices: float32 as PyTorch does, TF32 where the user allows it, else to float32.
+
+    It makes no difference to 16 bits, which always say the same, so that no kernel is compiled twice.
+    """
+    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
         return "tf32"
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
 

@@ -6,7 +6,7 @@ benchmarks/kernels_aot.csv holds what each of them needs.
 
 from typing import NamedTuple
 
-import torch
+from zoo.kernels.dispatch import Machine
 
 
 class Tiles(NamedTuple):
@@ -20,22 +20,16 @@ class Tiles(NamedTuple):
 
 DELTA_TILES = Tiles(64, 64, 4, 1)
 
-WIDTHS = (16, 32, 64, 128, 256)
+MERGE_TILES = Tiles(1, 1, 4, 1)
+
+MOST_SPLITS = 32
+"""Programs that may share the keys of one query tile."""
+
+WIDTHS = (32, 64, 128, 256)
 """Columns of a tile in registers, powers of two."""
 
 HEADS = {80: (64, 16), 96: (64, 32)}
 """Largest head that is kept as two tiles, and their columns: a head of 80 channels as one tile would be 128."""
-
-Machine = str
-"""The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
-(fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""
-
-
-def machine_of(device: torch.device) -> Machine:
-    if torch.version.hip is not None:
-        return "gfx942"
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
 def width_of(channels: int) -> int:
@@ -63,22 +57,23 @@ def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, ma
     """
     amd, in_registers = _kind(machine)
     if itemsize == 4:
-        return Tiles(16 if queries <= 16 else 32, 32, 4, 1)
+        return Tiles(32, 32, 4, 1)
     columns = 32 if width == 256 or amd or (busy and width != 64) else 64
     stages = 1 if amd or (busy and width == 256) else 2
     if queries <= 16:
-        return Tiles(16, columns, 4, stages)
+        return Tiles(16, 32 if machine == "sm_100" else columns, 4, stages)
     if in_registers and width == 64 and busy and queries <= 64:
         return Tiles(64, 32, 4, 2)
     if queries <= 64 or amd or (busy and width != 64) or (in_registers and width == 128):
-        return Tiles(64, columns, 8 if width == 256 else 4, stages)
+        wide = width == 256 or (width == 128 and busy and not amd)
+        return Tiles(64, columns, 8 if wide else 4, stages)
     return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
 
 
 def query_gradient_tiles(width: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
     amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
-        return Tiles(32, 32, 8 if width == 256 else 4, 1)
+        return Tiles(32, 32, 8, 1)
     narrow = amd or (busy and width == 128) or (in_registers and (busy or width == 128))
     return Tiles(64, 32 if narrow else 64, 4, 2 if width <= 64 and not amd else 1)
 
@@ -87,19 +82,25 @@ def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, 
     """busy: with any mask or bias."""
     amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
-        return Tiles(32, 32, 8 if width == 256 else 4, 1)
+        return Tiles(32, 32, 8, 1)
+    if width == 128 and busy and not amd:
+        return {"sm_80": Tiles(32, 32, 8, 1), "sm_90": Tiles(16, 64, 8, 1), "sm_100": Tiles(32, 64, 8, 1)}[machine]
+    if width == 128 and in_registers:
+        return Tiles(32, 64, 8, 1)
     if in_registers and busy:
         return Tiles(32, 32, 4, 1)
     if amd or busy or keys <= 64 or in_registers:
-        return Tiles(32, 64, 4, 1)
-    return Tiles(64, 128, 8, 2 if width <= 64 else 1)
+        return Tiles(32, 64, 4, 2 if in_registers and width == 32 else 1)
+    return Tiles(32, 128, 8, 1) if width == 128 else Tiles(64, 128, 8, 2)
 
 
 def bias_gradient_tiles(width: int, *, itemsize: int = 2, machine: Machine) -> Tiles:
     amd, in_registers = _kind(machine)
-    if itemsize == 4 or amd or width == 256 or (in_registers and width == 128):
-        return Tiles(32, 32, 8 if width == 256 else 4, 1)
-    return Tiles(64, 64, 8, 1)
+    if itemsize == 4 or width == 256:
+        return Tiles(32, 32, 8, 1)
+    if amd or (in_registers and width == 128):
+        return Tiles(32, 32, 4, 1)
+    return Tiles(32 if in_registers else 64, 64, 8, 1)
 
 
 def _kind(machine: Machine) -> tuple[bool, bool]:
@@ -108,5 +109,5 @@ def _kind(machine: Machine) -> tuple[bool, bool]:
 
 def splits_for(programs: int, keys: int, columns: int, processors: int) -> int:
     """Programs per query tile: enough to fill the machine twice, each with two tiles of keys or more."""
-    wanted = min(2 * processors // max(programs, 1), keys // (2 * columns), 32)
+    wanted = min(2 * processors // max(programs, 1), keys // (2 * columns), MOST_SPLITS)
     return 1 if wanted < 2 else 1 << (wanted.bit_length() - 1)

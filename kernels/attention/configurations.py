@@ -1,9 +1,8 @@
 """Every kernel configuration that the launcher can choose, for compilation ahead of time.
 
-Tiles depend on the machine, the channels, the dtype, the queries and whether a mask or a bias is there; optional
-arguments only add to what a kernel holds. So each tile is compiled with the largest sets of options that it can be
-launched with, which stand for their subsets, and the main shapes (64 and 128 channels in 16 bits) also with what models
-use most. float32 is compiled as it is by default; rounded to TF32, with the same tiles, for the main channels.
+Tiles depend on the machine, the channels, the dtype, the queries, and whether a mask or a bias is there. Optional
+arguments only add to what a kernel holds, and so do channels. So each tile is compiled with the largest heads and sets
+of options that it is launched with, which stand for smaller ones, and the main shapes also with what models use most.
 """
 
 from collections.abc import Iterator
@@ -19,54 +18,60 @@ FLOAT32 = ("lse", "delta", "dlse", "dbias", "lse_parts", "o_parts")
 INT32 = ("key_lengths", "cu_queries", "cu_keys", "tile_counts", "tile_indices")
 SCALARS = ("scale", "scale2")
 
-LARGEST: dict[str, tuple[str, ...]] = {
-    "packed, causal": ("cu_queries", "cu_keys", "right"),
-    "window, bias, key lengths": ("left", "right", "bias", "key_lengths"),
-    "blocks, bias, window, key lengths": (
-        "blocks", "tile_counts", "tile_indices", "bias", "left", "right", "key_lengths",
-    ),
-}  # fmt: skip
-"""Which optional arguments are present: every other set is a part of one of these."""
+LENGTHS = ("cu_queries", "cu_keys", "key_lengths")
+BLOCKS = ("blocks", "tile_counts", "tile_indices")
+OPTIONAL = ("bias", *LENGTHS, *BLOCKS, "left", "right")
 
-USUAL: dict[str, tuple[str, ...]] = {"plain": (), "causal": ("right",), "bias": ("bias",)}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "blocks, window, bias": ("bias", *BLOCKS, "key_lengths", "left", "right"),
+    "lengths, window, bias": ("bias", *LENGTHS, "left", "right"),
+    "lengths, causal": (*LENGTHS, "right"),
+    "bias": ("bias",),
+    "plain": (),
+}
+"""Which optional arguments are present. Every other set is a part of one of the first three."""
 
-OPTIONAL = ("bias", "key_lengths", "cu_queries", "cu_keys", "blocks", "tile_counts", "tile_indices", "left", "right")
+GROWS = ("D", "DV", "SPLITS", "bias", *LENGTHS, "left", "right")
+FREE = ("WIDTH", "WIDTH_V", "EXTRA", "EXTRA_V", "ALL_B", "ALL_H", "ALL_M", "ALL_N", "stride_bias_n", "o")
+"""Columns follow from the channels; the axes along which a bias is broadcast decide over a few integers; o is float32
+where the keys are split."""
 
-CHANNELS = (16, 32, 64, 80, 96, 128, 256)
-"""Channels of a head that fill its tiles."""
+HEADS = (256, 128, 96, 80, 64, 32)
+"""Channels of a head that fill its tiles, the largest first. float32 has one tile for all of them."""
 
-MAIN = (64, 128)
-
-SPLITS = tuple(1 << power for power in range(1, 6))
+MAIN = (32, 64, 128)
 
 
 def configurations(target: str = "sm_90") -> Iterator[Configuration]:
-    """Kernels by channels, options and dtype ("bf16" stands for fp16 too), each distinct one once."""
-    seen = set()
+    """All that is not a part of another one, and what models use most."""
+    kept: list[Configuration] = []
     for found in _all(target):
-        key = (found.kernel.fn.__name__, str(found.constants), str(found.options), str(found.signature))
-        if key not in seen:
-            seen.add(key)
+        exactly = _is_usual(found)
+        if not any(other.stands_for(found) and (not exactly or found.stands_for(other)) for other in kept):
+            kept.append(found)
             yield found
 
 
+def _is_usual(found: Configuration) -> bool:
+    """What models call most: 32 to 128 channels in 16 bits, without options, or with a bias alone."""
+    present = set(OPTIONAL) & set(found.signature)
+    heads = MAIN if present else HEADS[1:]
+    return found.signature.get("q") == "*bf16" and present <= {"bias"} and found.constants["D"] in heads
+
+
 def _all(machine: str) -> Iterator[Configuration]:
-    for channels in CHANNELS:
-        yield from _of_width(machine, channels, "bf16", "tf32")
-        for precision in ("ieee", "tf32") if channels in MAIN else ("ieee",):
-            yield from _of_width(machine, channels, "fp32", precision)
+    for dtype, precision in (("bf16", "tf32"), ("fp32", "ieee"), ("fp32", "tf32")):  # "bf16" stands for fp16 too
+        for channels in HEADS:
+            yield from _of_width(machine, channels, dtype, precision)
 
 
 def _of_width(machine: str, channels: int, dtype: str, precision: str) -> Iterator[Configuration]:
-    main = channels in MAIN and dtype == "bf16"
-    size = 2 if dtype == "bf16" else 4
-    width = choice.width_of(channels)
+    size, width = 2 if dtype == "bf16" else 4, choice.width_of(channels)
     about = f"{channels} channels, {dtype}{', ' + precision if size == 4 else ''}"
     given: dict[str, Any] = {"itemsize": size, "machine": machine}
-    lists = USUAL | LARGEST if main else LARGEST
     fixed = {"PRECISION": precision, **choice.liberties(machine, width, size)}
-    for said, present in lists.items():
-        busy = not {"bias", "left", "blocks"}.isdisjoint(present)
+    for said, present in OPTIONS.items():
+        busy = not {"bias", "left"}.isdisjoint(present)
         for queries in (1000, 64, 16):
             tiles = choice.forward_tiles(width, queries, busy=busy, **given)
             name = f"forward of {queries} queries, {said}, {about}"
@@ -78,16 +83,13 @@ def _of_width(machine: str, channels: int, dtype: str, precision: str) -> Iterat
             name = f"dk and dv of {keys} keys, {said}, {about}"
             yield _configuration(key_gradient_kernel, name, tiles, channels, dtype, present, fixed)
     tiles = choice.bias_gradient_tiles(width, **given)
-    present = tuple(name for name in OPTIONAL if name in ("bias", "key_lengths", "left", "right", "blocks"))
-    yield _configuration(bias_gradient_kernel, f"dbias, {about}", tiles, channels, dtype, present, fixed)
-    if channels == width and (size == 2 or precision == "ieee"):
-        yield _configuration(delta_kernel, f"delta, {about}", choice.DELTA_TILES, channels, dtype, ("cu_queries",), {})
-        merge = fixed | {"SPLITS": SPLITS[-1], "SLOTS": SPLITS[-1]}
-        yield _configuration(merge_kernel, f"merge, {about}", choice.Tiles(16, 16, 4, 1), channels, dtype, (), merge)
-        tiles = choice.forward_tiles(width, 16, busy=False, **given)
-        split = fixed | {"SPLITS": SPLITS[-1]}
-        name = f"forward, split, {about}"
-        yield _configuration(forward_kernel, name, tiles, channels, dtype, ("right", "key_lengths"), split)
+    for said in ("blocks, window, bias", "bias"):
+        present = tuple(name for name in OPTIONS[said] if name in bias_gradient_kernel.arg_names)
+        yield _configuration(bias_gradient_kernel, f"dbias, {said}, {about}", tiles, channels, dtype, present, fixed)
+    tiles = choice.DELTA_TILES
+    yield _configuration(delta_kernel, f"delta, {about}", tiles, channels, dtype, ("cu_queries",), fixed)
+    tiles = choice.MERGE_TILES
+    yield _configuration(merge_kernel, f"merge, {about}", tiles, channels, dtype, (), fixed)
 
 
 def _configuration(
@@ -104,19 +106,22 @@ def _configuration(
         width, extra = choice.width_of(channels), 0
     constants: dict[str, Any] = {
         "D": channels, "DV": channels, "WIDTH": width, "WIDTH_V": width, "EXTRA": extra, "EXTRA_V": extra,
-        "BM": tiles.rows, "BN": tiles.columns, "SPLITS": 1, "stride_bias_n": 1,
+        "BM": tiles.rows, "BN": tiles.columns, "SPLITS": choice.MOST_SPLITS, "stride_bias_n": 1,
         "ALL_B": True, "ALL_H": False, "ALL_M": False, "ALL_N": False, **fixed,
     }  # fmt: skip
     constants |= {key: None for key in OPTIONAL if key not in present}
-    split = constants["SPLITS"] > 1
     constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
-    signature = {key: _type(key, "fp32" if key == "o" and split else dtype) for key in kernel.arg_names}
-    signature = {key: word for key, word in signature.items() if key not in constants}
+    signature = {key: _type(key, dtype) for key in kernel.arg_names if key not in constants}
     aligned = tuple(key for key in signature if key.startswith("stride_") and "bias" not in key)
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
-    matrix = kernel not in (delta_kernel, merge_kernel) and constants.get("PRECISION") != "ieee"
-    main = channels in MAIN and dtype == "bf16" and not {"blocks", "bias"} <= set(present)
-    return Configuration(name, kernel, signature, constants, aligned, options, matrix, main)
+    multiplies = kernel not in (delta_kernel, merge_kernel)
+    # blocks together with a bias are rare, and gradients of two-part heads spill a few registers
+    whole = channels in MAIN or (kernel is forward_kernel and channels in (80, 96))
+    main = dtype == "bf16" and multiplies and whole and not {"blocks", "bias"} <= set(present)
+    # elsewhere the blocks of a mask are a list that is walked, another kernel
+    grows = (*GROWS, "blocks") if kernel is bias_gradient_kernel else GROWS
+    matrix = multiplies and constants.get("PRECISION") != "ieee"
+    return Configuration(name, kernel, signature, constants, aligned, options, matrix, main, grows, FREE)
 
 
 def _type(argument: str, dtype: str) -> str:

@@ -12,7 +12,7 @@ Two liberties of FlashAttention-4 (Zadouri et al., 2026), for machines whose exp
 their matrix products. LAZY: m follows the maximum only when it has risen by more than 8, so that p may reach 2^8; acc
 and total share the old m, hence the result is the same. SOFT: a quarter of the exponentials are polynomials.
 
-so the matrix of scores never leaves the chip. Where there are few queries the keys are divided among SPLITS programs;
+so the matrix of scores never leaves the chip. Where there are few queries the keys are divided among several programs;
 each writes its own (o, lse), and `merge_kernel` joins them.
 """
 
@@ -98,22 +98,22 @@ def forward_kernel(
     stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_om, stride_os, stride_lb, stride_lh, stride_ls,
     stride_bias_b, stride_bias_h, stride_bias_m, stride_bias_n, stride_blocks_b, stride_blocks_h,
-    stride_tiles_b, stride_tiles_h, H, GROUP, M_all, N_all, row_tiles, column_tiles, chunk,
+    stride_tiles_b, stride_tiles_h, H, GROUP, M_all, N_all, row_tiles, column_tiles, splits, chunk,
     scale2, left, right, block_rows, block_columns, blocks_per_row,
     D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
-    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr, PRECISION: tl.constexpr,
-    LAZY: tl.constexpr, SOFT: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, LAZY: tl.constexpr,
+    SOFT: tl.constexpr,
 ):
     """One program per (query tile, split, head, batch); the tiles of a head run together and share its keys in cache.
 
     tile_counts [.., row_tiles] and tile_indices [.., row_tiles, column_tiles] list the key tiles that hold a visible
-    block (None without a block mask): hidden tiles cost nothing. chunk: keys per split, a multiple of BN.
+    block (None without a block mask): hidden tiles cost nothing. chunk: keys of one of `splits`, a multiple of BN.
     """
     program = tl.program_id(0)
     tile = program % row_tiles
-    split = program // row_tiles % SPLITS
-    h = (program // row_tiles // SPLITS % H).to(tl.int64)
-    b = (program // row_tiles // SPLITS // H).to(tl.int64)
+    split = program // row_tiles % splits
+    h = (program // row_tiles // splits % H).to(tl.int64)
+    b = (program // row_tiles // splits // H).to(tl.int64)
     first_query, M = sequence(cu_queries, b, M_all)
     first_key, N = sequence(cu_keys, b, N_all)
     if tile * BM >= M:
@@ -146,9 +146,8 @@ def forward_kernel(
                 bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT, True)
     else:
         low, partial, high = key_range(first, bounds, BM, BN)
-        if SPLITS > 1:
-            low, high = tl.maximum(low, split * chunk), tl.minimum(high, split * chunk + chunk)
-            partial = tl.minimum(tl.maximum(partial, low), tl.maximum(high, low))
+        low, high = tl.maximum(low, split * chunk), tl.minimum(high, split * chunk + chunk)
+        partial = tl.minimum(tl.maximum(partial, low), tl.maximum(high, low))
         for masked in tl.static_range(2):
             if masked == 1 or left is None:
                 begin, end = (partial, high) if masked == 1 else (low, partial)
@@ -170,13 +169,13 @@ def forward_kernel(
 @triton.jit
 def merge_kernel(
     o_parts, lse_parts, o, lse, stride_ob, stride_oh, stride_om, H, M,
-    SPLITS: tl.constexpr, SLOTS: tl.constexpr, DV: tl.constexpr, WIDTH_V: tl.constexpr,
+    SPLITS: tl.constexpr, DV: tl.constexpr, WIDTH_V: tl.constexpr,
 ):
     """o = sum_p w_p o_p / sum_p w_p, w = e^lse, of contiguous parts [SPLITS, B, H, M, DV]; one program per query."""
     row = tl.program_id(0).to(tl.int64)  # (b H + h) M + i
     count = tl.num_programs(0)
-    split = tl.arange(0, SLOTS)
-    value = tl.load(lse_parts + split * count + row, mask=split < SPLITS, other=float("-inf"))
+    split = tl.arange(0, SPLITS)
+    value = tl.load(lse_parts + split * count + row)
     top = tl.max(value, 0)
     base = tl.where(top == float("-inf"), 0.0, top)
     weight = tl.exp2((value - base) * LOG2E)
@@ -184,7 +183,7 @@ def merge_kernel(
     seen = whole > 0
     channel = tl.arange(0, WIDTH_V)
     at = o_parts + (split[:, None] * count + row) * DV + channel[None, :]
-    part = tl.load(at, mask=(split[:, None] < SPLITS) & (channel[None, :] < DV), other=0.0)
+    part = tl.load(at, mask=channel[None, :] < DV, other=0.0)
     mean = tl.sum(part * weight[:, None], 0) / tl.where(seen, whole, 1.0)
     o += row // M // H * stride_ob + row // M % H * stride_oh + row % M * stride_om
     tl.store(o + channel, mean.to(o.dtype.element_ty), mask=channel < DV)

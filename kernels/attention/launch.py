@@ -22,6 +22,7 @@ from zoo.kernels.attention.bias_gradient import bias_gradient_kernel
 from zoo.kernels.attention.forward import forward_kernel, merge_kernel
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.tiles import LOG2E
+from zoo.kernels.dispatch import machine_of
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:
@@ -78,21 +79,23 @@ def _forward_into(
         column_tiles=triton.cdiv(keys, tiles.columns),
         chunk=triton.cdiv(triton.cdiv(keys, tiles.columns), splits) * tiles.columns,
         scale2=scale * LOG2E.value,
-        SPLITS=splits,
+        splits=splits,
         **sizes(q, v, tiles),
-        **choice.liberties(choice.machine_of(q.device), max(width, width_v), q.element_size()),
+        **choice.liberties(machine_of(q.device), max(width, width_v), q.element_size()),
     )
     if splits > 1:
-        merge_kernel[(lse.numel(),)](
-            target,
-            target_lse,
-            o,
-            lse,
-            *o.stride()[:3],
-            q.shape[1],
-            q.shape[2],
+        _launch(
+            merge_kernel,
+            lse.numel(),
+            choice.MERGE_TILES,
+            o_parts=target,
+            lse_parts=target_lse,
+            o=o,
+            lse=lse,
+            **strides(masks, o=o),
+            H=q.shape[1],
+            M=q.shape[2],
             SPLITS=splits,
-            SLOTS=triton.next_power_of_2(splits),
             DV=v.shape[-1],
             WIDTH_V=width_v,
         )
@@ -243,7 +246,7 @@ def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -
 
 def _choice(q: Tensor) -> dict[str, Any]:
     """What the choice of tiles depends on beside the shape."""
-    return {"itemsize": q.element_size(), "machine": choice.machine_of(q.device)}
+    return {"itemsize": q.element_size(), "machine": machine_of(q.device)}
 
 
 def _processors(device: torch.device) -> int:

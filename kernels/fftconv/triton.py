@@ -55,7 +55,7 @@ def _tables(fft_size: int, device: torch.device) -> dict[str, Tensor]:
 def _sizes(fft_size: int, u: Tensor) -> dict[str, Any]:
     """The constants of a launch."""
     *outer, n1, n2 = FACTORS[fft_size]
-    precision = dot_precision() if u.dtype == torch.float32 else "tf32"
+    precision = dot_precision(u.dtype) if u.dtype == torch.float32 else "tf32"
     found: dict[str, Any] = {"N1": n1, "N2": n2, "PRECISION": precision}
     if outer:
         found |= {"N0": outer[0], "BLOCK": BLOCKS[outer[0]], "num_warps": LONG_WARPS, "num_stages": 1}
@@ -154,6 +154,7 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             # larger ones, and float32 in three passes of TF32, spill a little
             main = word == "bf16" and size <= (8192 if amd else 16384)
             said: dict[str, Any] = {"aligned": ("L",), "options": options, "matrix": True, "main": main}
+            said |= {"grows": ("in_gate", "out_gate"), "free": ("y",)}
             name = f"{size} points, {word}, {precision}"
             if correlates(size):
                 kernel = correlate_long_kernel if long else correlate_kernel

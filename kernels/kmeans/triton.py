@@ -94,7 +94,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         bn, bk, bd, warps, stages = TILES[x.dtype]
         assign_kernel[(triton.cdiv(points, bn), batch)](
             x, centroids, half, ids, distances, points, clusters, dim, BN=bn, BK=bk, BD=bd,
-            PRECISION=dot_precision(), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+            PRECISION=dot_precision(x.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
         )  # fmt: skip
     return ids, distances
 

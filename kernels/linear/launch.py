@@ -6,19 +6,27 @@ import torch
 import triton
 from torch import Tensor
 
-from zoo.kernels.dispatch import dot_precision
+from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of
 from zoo.kernels.linear.reference import Kind
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 TILES = {
-    torch.float32: {"state": (32, 8, 1), "forward": (32, 8, 1), "queries": (16, 8, 1), "keys": (16, 8, 1)},
-    torch.bfloat16: {"state": (64, 4, 2), "forward": (64, 4, 2), "queries": (64, 8, 2), "keys": (32, 8, 2)},
+    4: {"state": (32, 8, 1), "forward": (32, 8, 1), "queries": (16, 8, 1), "keys": (16, 8, 1)},
+    2: {"state": (64, 4, 2), "forward": (64, 4, 2), "queries": (64, 8, 2), "keys": (32, 8, 2)},
 }
-"""dtype, kernel: queries or keys of a tile, warps, stages."""
+"""bytes of an element, kernel: queries or keys of a tile, warps, stages."""
+SMALLER = {"forward": (32, 4, 2), "queries": (32, 8, 2)}
+"""The same for 16 bits on sm_80, where the rows of a state that 64 queries meet at once take too many registers."""
 CHUNK = 256
 """Keys of one state under a causal mask."""
 PROGRAMS = 512
 """Programs that the state of all keys is divided into."""
+
+
+def tile_of(kernel: str, itemsize: int, machine: Machine) -> tuple[int, int, int]:
+    """Queries or keys of a kernel's tile, warps, stages."""
+    smaller = SMALLER if machine == "sm_80" and itemsize == 2 else {}
+    return smaller.get(kernel, TILES[itemsize][kernel])
 
 
 class Plan(NamedTuple):
@@ -60,9 +68,9 @@ def forward(
     if not y.numel():
         return y, z.fill_(eps)
     state = _before(_state(k, v, None, None, kind, causal, chosen), causal) if chosen.far else z
-    grid = (triton.cdiv(q.shape[2], TILES[q.dtype]["forward"][0]), q.shape[0] * q.shape[1])
-    arguments = _arguments(q, k, v, kind, causal, chosen)
-    forward_kernel[grid](q, k, v, state, y, z, eps=eps, **arguments, **_tiles(q, "forward"))
+    tiles = _tiles(q, "forward")
+    grid = (triton.cdiv(q.shape[2], tiles["BM"]), q.shape[0] * q.shape[1])
+    forward_kernel[grid](q, k, v, state, y, z, eps=eps, **_arguments(q, k, v, kind, causal, chosen), **tiles)
     return y, z
 
 
@@ -108,11 +116,11 @@ def _state(x: Tensor, u: Tensor, t: Tensor | None, e: Tensor | None, kind: Kind,
         chunks = triton.cdiv(rows, chunk)
     width = state_width(u.shape[3])
     state = torch.empty(batch * heads, chunks, features, width, dtype=torch.float32, device=x.device)
-    tile, warps, stages = TILES[x.dtype]["state"]
+    tile, warps, stages = tile_of("state", x.element_size(), machine_of(x.device))
     weights = (x, x) if t is None or e is None else (t, e)
     state_kernel[blocks, chunks, batch * heads](
         x, u, *weights, state, rows, channels, u.shape[3], features, width, chunk,
-        _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_state_precision(x),
+        _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_precisions(x)["STATE_PRECISION"],
         BN=tile, num_warps=warps, num_stages=stages, **flags(kind), **_widths(x, u),
     )  # fmt: skip
     return state
@@ -145,14 +153,19 @@ def _widths(x: Tensor, u: Tensor) -> dict[str, int]:
 
 
 def _tiles(q: Tensor, kernel: str) -> dict[str, int]:
-    rows, warps, stages = TILES[q.dtype][kernel]
+    rows, warps, stages = tile_of(kernel, q.element_size(), machine_of(q.device))
     return {"BM": rows, "BN": rows, "num_warps": warps, "num_stages": stages}
 
 
-def _state_precision(x: Tensor) -> str:
-    """States are float32: TF32 keeps more digits of them than a 16-bit input has."""
-    usual = dot_precision()
-    return "tf32" if x.dtype == torch.bfloat16 and usual == "tf32x3" else usual
+def precisions(itemsize: int, amd: bool) -> dict[str, str]:
+    """Of the products of tiles and of states: float32, whatever PyTorch allows elsewhere, because sums run over all
+    tokens; but of 16-bit inputs TF32 keeps more digits than they have."""
+    exact = "ieee" if amd or INTERPRETED else "tf32x3"
+    return {"PRECISION": exact, "STATE_PRECISION": "tf32" if itemsize == 2 and exact == "tf32x3" else exact}
+
+
+def _precisions(x: Tensor) -> dict[str, str]:
+    return precisions(x.element_size(), bool(torch.version.hip))
 
 
 def _arguments(q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool, chosen: Plan) -> dict[str, Any]:
@@ -162,5 +175,5 @@ def _arguments(q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool, chosen
         "M": q.shape[2], "N": k.shape[2], "C": k.shape[3], "V": v.shape[3], "F": features,
         "W": state_width(v.shape[3]), "CHUNK": chosen.chunk, "CHUNKS": chosen.chunks,
         "scale": _scale(q, kind), "CAUSAL": causal, "NEAR": chosen.near, "FAR": chosen.far,
-        "PRECISION": dot_precision(), "STATE_PRECISION": _state_precision(q), **flags(kind), **_widths(k, v),
+        **_precisions(q), **flags(kind), **_widths(k, v),
     }  # fmt: skip

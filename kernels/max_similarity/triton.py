@@ -87,7 +87,7 @@ def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tu
     max_dot_kernel[(triton.cdiv(concepts, columns), batch)](
         hidden, embedding, hidden if mask is None else mask.to(torch.uint8).contiguous(), top, at,
         length, concepts, dim, BS=positions, BV=columns, BD=features, MASKED=mask is not None,
-        PRECISION=dot_precision(), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+        PRECISION=dot_precision(hidden.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
     )  # fmt: skip
     return top, at
 
@@ -124,7 +124,8 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
         for precision, masked in itertools.product(dot_precisions(word, amd=amd), (True, False)):
             constants = {"BS": bs, "BV": bv, "BD": bd, "MASKED": masked, "PRECISION": precision}
             name = f"max_dot {word}, {precision}{', masked' * masked}"
-            yield Configuration(name, max_dot_kernel, types, constants, ("D",), options, matrix=True)
+            free = () if masked else ("mask",)
+            yield Configuration(name, max_dot_kernel, types, constants, ("D",), options, matrix=True, free=free)
         types = {"table": f"*{word}", "rows": "*i64", "weights": "*fp32", "offsets": "*i64", "out": f"*{word}"}
         pairs, features, warps = BAG
         constants = {"BP": pairs, "BD": features}

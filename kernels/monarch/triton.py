@@ -61,7 +61,7 @@ def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
     bm, bn, bk, warps, stages = TILE
     product_kernel[(batch, triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
         a, b, c, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
-        PRECISION=dot_precision(), num_warps=warps, num_stages=stages,
+        PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages,
     )  # fmt: skip
 
 

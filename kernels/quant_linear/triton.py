@@ -114,4 +114,5 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             constants = {"BM": bm, "BN": bn, "BK": bk, "GROUP": GROUP, "BIAS": bool(bias)}
             options = {"num_warps": warps, "num_stages": stages}
             name = f"product {word} {bm}x{bn}x{bk}{', bias' * bias}"
-            yield Configuration(name, product_kernel, types, constants, ("N", "K"), options, matrix=True)
+            free = () if bias else ("bias",)
+            yield Configuration(name, product_kernel, types, constants, ("N", "K"), options, matrix=True, free=free)

@@ -132,4 +132,5 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
         constants = {"A": 6, "B": 4, "ROWS": height, "BLOCK": block}
         for name, kernel in (("forward", forward_kernel), ("backward", backward_kernel)):
             options = {"num_warps": warps}
-            yield Configuration(f"{name} {word} by {block}", kernel, types, constants, ("D", "WIDTH"), options)
+            said = f"{name} {word} by {block}"
+            yield Configuration(said, kernel, types, constants, ("D", "WIDTH"), options, grows=("A", "B"))

@@ -77,7 +77,9 @@ def retrieve(hidden: Tensor, head: ClusteredHead, *, probes: int | None = None, 
 
     FlashHead's greedy search (Tranheden et al. 2026, arXiv 2603.14591), from its description. Equal logits: the
     smallest class first. All clusters give the exact head. An answer does not depend on the batch around it; from
-    about V / (probes R) features on, a product with the whole head takes no longer. No gradient.
+    about V / (probes R) features on, a product with the whole head takes no longer. No gradient. Autocast changes
+    nothing: it would read and copy the whole head at every call, which the clusters are there to avoid. To compute in
+    16 bits, hold the head in them: `arrange(weight.bfloat16(), clusters)`.
 
     Args:
         hidden: (..., D), taken in the head's dtype.

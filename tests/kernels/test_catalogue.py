@@ -12,13 +12,11 @@ from multiprocessing import get_context
 import pytest
 
 from benchmarks.kernels_aot import TABLE, compile_row
+from tests.kernels.harness import PARKED
 from zoo.kernels.aot import AMD_SHARED_LIMIT, SHARED_LIMITS
 from zoo.kernels.catalogue import TARGETS, catalogue, fingerprint, operations, read_table
 
 VERSION = importlib.metadata.version("triton")
-
-UNFINISHED = ("attention",)
-"""Operations whose lines have not all been compiled: `python benchmarks/kernels_aot.py --only OPERATION`."""
 
 
 @cache
@@ -26,8 +24,8 @@ def table() -> dict[tuple[str, str], dict[str, str]]:
     return {(line["target"], line["configuration"]): line for line in read_table(TABLE)}
 
 
-def problems(line: dict[str, str], expects_matrix: bool) -> list[str]:
-    """What is wrong with one line of the table, if anything."""
+def problems(line: dict[str, str], expects_matrix: bool, parked: int = 0) -> list[str]:
+    """What is wrong with one line of the table, if anything; parked: bytes that a main shape may spill."""
     target, found = line["target"], []
     limit = SHARED_LIMITS.get(target, AMD_SHARED_LIMIT)
     amd = target.startswith("gfx")
@@ -36,7 +34,7 @@ def problems(line: dict[str, str], expects_matrix: bool) -> list[str]:
         found.append(f"{line['shared']} B of shared memory beyond {limit}")
     if int(line["registers"]) * threads > (131_072 if amd else 65_536):
         found.append(f"{line['registers']} registers for {threads} threads")
-    if int(line["main"]) and int(line["spilled"]):
+    if int(line["main"]) and int(line["spilled"]) > parked:
         found.append(f"a main shape spills {line['spilled']} B")
     if expects_matrix and not line["matrix"]:
         found.append("no matrix instruction")
@@ -51,8 +49,6 @@ def test_the_table_holds_every_configuration(operation):
     }
     held = {key: line["source"] for key, line in table().items() if key[1].startswith(f"{operation}:")}
     different = sorted(key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key))
-    if different and operation in UNFINISHED:
-        pytest.xfail(f"{operation}: {len(different)} of {len(wanted)} lines are still to be compiled")
     assert not different, f"{len(different)} lines of {TABLE.name} are not what the launchers choose: {different[:5]}"
 
 
@@ -66,13 +62,13 @@ def test_everything_fits_and_main_shapes_spill_nothing(target):
 
 
 def check_again(keys: list[tuple[str, str]]) -> None:
-    """The compiler of this machine finds nothing wrong either, and the same figures if it is the table's."""
+    """This machine's compiler finds the figures of the table if it is the table's, and otherwise nothing wrong."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for key, line in zip(keys, pool.map(compile_row, keys)):
-            wrong = problems(line, catalogue(key[0], key[1].split(":")[0])[key[1]].matrix)
-            assert not wrong, wrong
             if table()[key]["triton"] == VERSION:
                 assert line == table()[key]
+            wrong = problems(line, catalogue(key[0], key[1].split(":")[0])[key[1]].matrix, PARKED)
+            assert not wrong, wrong
 
 
 def sample(operation: str, count: int) -> list[tuple[str, str]]:

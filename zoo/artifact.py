@@ -118,6 +118,8 @@ def find_weights(source: str) -> Path:
     """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
     from zoo.runs import find_run
 
+    if not source:
+        find_run(source)
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return path

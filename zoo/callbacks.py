@@ -105,7 +105,7 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, UnpicklingError):
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError):
         raise UserError(
             f"{path}: no checkpoint, or a damaged one: remove it to begin its stage again, or start a new run"
         ) from None

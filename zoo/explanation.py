@@ -154,7 +154,8 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
         with replacing(path) as beside:
             figure.savefig(beside, format=path.suffix[1:].lower() or "png", dpi=150)
     except (OSError, ValueError) as error:
-        raise UserError(f"--out {path}: {' '.join(str(error).split())}") from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there") from None
     finally:
         plt.close(figure)
 

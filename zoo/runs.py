@@ -106,6 +106,8 @@ def find_run(name: str, output_dir: str = "outputs") -> Run:
     Raises:
         UserError: there is no such run.
     """
+    if not name:
+        raise UserError("'' is no run: give the folder of one, or latest for the newest")
     path = Path(output_dir) / "latest" if name == "latest" else Path(name).expanduser()
     if path.is_file():
         path = path.parent.parent if path.parent.name == "checkpoints" else path.parent

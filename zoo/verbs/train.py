@@ -7,7 +7,8 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
-from zoo.errors import UserError
+from zoo.errors import DONE, FAILED, INTERRUPTED, UserError
+from zoo.failures import describe
 
 ABOUT = "Train a model, test its best weights, and write a run folder with a report."
 EXAMPLES = """
@@ -31,22 +32,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from zoo.config import compose_config, sweep, to_yaml
+    from zoo.terminal import print_json
 
     words = [word for word in args.overrides if not word.startswith("resume=")]
     resume = [word.partition("=")[2] for word in args.overrides if word.startswith("resume=")]
-    if args.cfg:
-        print(to_yaml(compose_config(words)), end="")
-        return 0
-    if resume:
+    if resume and not args.cfg:
         return _resume(resume[-1], words, args)
     jobs = sweep(words) if args.multirun else [words]
-    configs = [compose_config(job) for job in jobs]
+    if args.cfg:
+        configs = [compose_config(job) for job in jobs]
+        print_json(configs if args.multirun else configs[0]) if args.json else print(
+            "---\n".join(map(to_yaml, configs)), end=""
+        )
+        return DONE
     if len(jobs) > 1:
-        results = [_run_job(job, config, quiet=args.json) for job, config in zip(jobs, configs)]
-        _table_of_jobs(jobs, results, args.json)
-        return 0
-    _show(_train(configs[0], jobs[0], quiet=args.json), args.json)
-    return 0
+        return _sweep(jobs, args)
+    _show(_train(compose_config(words), words, quiet=args.json), args.json)
+    return DONE
+
+
+def _sweep(jobs: list[list[str]], args: argparse.Namespace) -> int:
+    """Run jobs one after another; one that fails is told of, and the others run."""
+    configs, results = _checked(jobs), []
+    for job, config in zip(jobs, configs):
+        try:
+            results.append(_run_job(job, config, quiet=args.json))
+        except Exception as error:
+            lines, _ = describe(error, "train")
+            print("\n".join(lines), file=sys.stderr, flush=True)
+            results.append({"error": lines[0]})
+    _table_of_jobs(jobs, results, args.json)
+    return FAILED if any("error" in result for result in results) else DONE
+
+
+def _checked(jobs: list[list[str]]) -> list[dict[str, Any]]:
+    """The configurations of all jobs.
+
+    Raises:
+        UserError: with the mistakes of all of them, before the first one starts.
+    """
+    from zoo.build import build_datamodule
+    from zoo.config import compose_config
+    from zoo.preflight import preflight
+
+    configs, wrong = [], {}
+    for job in jobs:
+        try:
+            configs.append(compose_config(job))
+            preflight(configs[-1], build_datamodule(configs[-1]))
+        except (UserError, ValueError) as error:
+            for line in str(error).splitlines():
+                wrong.setdefault(line, []).append(" ".join(job))
+    if wrong:
+        raise UserError(*(line if len(at) == len(jobs) else f"{line} (in {at[0]})" for line, at in wrong.items()))
+    return configs
 
 
 def _train(config: dict[str, Any], words: list[str], *, quiet: bool, resume: Any = None) -> dict[str, Any]:
@@ -68,8 +107,10 @@ def _run_job(job: list[str], config: dict[str, Any], *, quiet: bool) -> dict[str
         done = subprocess.run(
             [sys.executable, "-m", "zoo", "train", *job, "--json"], stdout=subprocess.PIPE, check=False
         )
+        if done.returncode == INTERRUPTED:
+            raise KeyboardInterrupt
         if done.returncode:
-            raise SystemExit(done.returncode)
+            raise RuntimeError(f"{' '.join(job)} ended with exit code {done.returncode}")
         result = json.loads(done.stdout)
     if not quiet:
         _show(result, False)
@@ -110,7 +151,9 @@ def _table_of_jobs(jobs: list[list[str]], results: list[dict[str, Any]], as_json
         print_json([{"overrides": job, **result} for job, result in zip(jobs, results)])
         return
     rows = [
-        [" ".join(job), *headline(result), result["metrics"].get("acc_all_wrong"), result["run"]]
+        [" ".join(job), "failed", None, None, None]
+        if "error" in result
+        else [" ".join(job), *headline(result), result["metrics"].get("acc_all_wrong"), result["run"]]
         for job, result in zip(jobs, results)
     ]
     columns = ["overrides", "measure", "value", "all concepts wrong", "run"]

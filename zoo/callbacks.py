@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.csv; numbers as numbers."""
     if not path.is_file():
         return []
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
 
 

@@ -41,7 +41,7 @@ def find_source(module: str) -> Path | None:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:

@@ -304,6 +304,30 @@ def test_a_finished_run_prints_its_result_again(damaged, capsys):
     assert (damaged / "model.safetensors").read_bytes() == weights
 
 
+def test_the_last_epoch_is_kept_although_an_earlier_one_was_better(here, capsys):
+    words = ["train", *TINY, *VIB, "task.lr=0", "trainer.max_epochs=3"]
+    assert main(words) == 0
+    checkpoints = here / "outputs" / "latest" / "checkpoints"
+    epochs = {name: torch.load(checkpoints / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": 0, "last": 2}
+    capsys.readouterr()
+    assert main(["train", "resume=latest"]) == 0
+    assert "epoch" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "text", "part"),
+    [
+        ("eval", "config.yaml", "a: [1", "config.yaml: cannot be read"),
+        ("eval", "config.yaml", "seed: 0\n", "config.yaml: is not the configuration of a run"),
+        ("report", "result.json", '{"metrics": ', "has no result yet: finish it with python -m zoo train resume="),
+    ],
+)
+def test_a_damaged_run(verb, file, text, part, damaged, refuse):
+    (damaged / file).write_text(text)
+    refuse([verb, damaged], 2, part)
+
+
 class Payload:
     """Leaves a file behind when it is unpickled."""
 
@@ -328,6 +352,23 @@ def test_a_checkpoint_that_is_none(kind, damaged, refuse, here):
 
 
 # trained models
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: {"recipe": {}} | {k: v for k, v in d.items() if k != "class_names"}, "lacks class_names (zoo 0"),
+        (lambda d: d | {"mood": "good"}, "holds mood, which is unknown"),
+        (lambda d: d | {"recipe": {}}, "lacks recipe.target or recipe.arguments"),
+        (lambda d: [], "its description is damaged"),
+    ],
+)
+def test_a_model_of_another_version(change, part, damaged, refuse):
+    path = damaged / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["zoo"])
+    save_file(load_file(path), path, metadata={"zoo": json.dumps(change(description))})
+    refuse(["predict", damaged, "digit.png"], 2, part)
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "pickle", "no description", "other shapes", "no network"])
@@ -417,6 +458,16 @@ def test_a_failed_run_has_one_line_on_stderr(here):
 def test_a_run_that_ends_well_says_nothing_on_stderr(here):
     done = zoo_process("train", *TINY, cwd=here)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_names_that_the_locale_cannot_write(here):
+    (here / "photos" / "class_concepts.csv").write_text("class_name,名,b=1\ncat,1,0\ndog,0,1\n", encoding="utf-8")
+    locale = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = zoo_process("train", *FOLDER, cwd=here, env=locale)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "concept \\u540d" in done.stdout
+    assert "名" in (here / "outputs" / "latest" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -75,7 +75,8 @@ def _checked(jobs: list[list[str]]) -> list[dict[str, Any]]:
     from zoo.config import compose_config
     from zoo.preflight import preflight
 
-    configs, wrong = [], {}
+    configs: list[dict[str, Any]] = []
+    wrong: dict[str, list[str]] = {}
     for job in jobs:
         try:
             configs.append(compose_config(job))

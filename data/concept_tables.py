@@ -47,10 +47,16 @@ def read_table(path: Path, *, keys: Sequence[str]) -> ConceptTable:
             lines = [
                 (number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)
             ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        table.problems.append(f"{path}: {error.strerror or error}; give a CSV file")
+        return table
+    except (UnicodeDecodeError, csv.Error) as error:
         table.problems.append(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8 text")
         return table
-    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    if not lines:
+        table.problems.append(f"{path}: is empty; give a line of column names and the rows below")
+        return table
+    header = [cell.strip() for cell in lines[0][1]]
     table.problems += _header_problems(path, header, keys)
     if table.problems:
         return table
@@ -168,6 +174,11 @@ def _number(cell: str) -> float | None:
 
 
 def _header_problems(path: Path, header: list[str], keys: Sequence[str]) -> list[str]:
+    separators = [separator for separator in (";", "\t") if len(header) == 1 and separator in header[0]]
+    if separators:
+        return [f"{path}: columns are separated by {separators[0]!r}; save it as comma-separated text"]
+    if "" in header:
+        return [f"{path}: column {header.index('') + 1} has no name; name it or remove it"]
     if not set(keys) & set(header):
         return [f"{path}: the first line has no column {' or '.join(keys)}; name the column that says whose row it is"]
     if not [name for name in header if name not in keys]:

@@ -8,6 +8,7 @@ See `zoo.data.concept_tables`.
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +65,8 @@ class FolderDataModule(ZooDataModule):
         **base: Any,
     ):
         super().__init__(**base)
+        if not root:
+            raise DataError("data.root=: give the folder that holds the class folders (. for this one)")
         if on_error not in ("error", "skip"):
             raise DataError(f"data.on_error={on_error}: choose error or skip")
         if channels not in (1, 3):
@@ -110,6 +113,8 @@ class FolderDataModule(ZooDataModule):
             for path in (self.root / name, self.root / f"{name}.tar") if name else ():
                 if path.exists() and split not in found:
                     found[split] = list_images(path)
+            if name and name != split and split not in found:
+                raise DataError(f"data.{split}={name}: there is neither a folder nor a tar file {self.root / name}")
         if found and "train" not in found:
             raise DataError(
                 f"{self.root}: has {' and '.join(found)}, but no folder or tar file {self.split_names['train']}"
@@ -153,6 +158,16 @@ class FolderDataModule(ZooDataModule):
                 return read_table(folder / name, keys=keys)
         return self._corrected
 
+    def _misnamed(self) -> list[str]:
+        """Tables beside the classes whose names are nearly those that are read."""
+        folder = self.root.parent if self.root.is_file() else self.root
+        near = {
+            path: match[0]
+            for path in sorted(folder.glob("*.csv"))
+            if (match := get_close_matches(path.name.lower(), ("concepts.csv", "class_concepts.csv"), n=1, cutoff=0.92))
+        }
+        return [f"{path}: is not read; rename it to {name}, or to something else" for path, name in near.items()]
+
     @cached_property
     def _corrected(self) -> ConceptTable | None:
         """The table of `data.concepts`."""
@@ -165,7 +180,7 @@ class FolderDataModule(ZooDataModule):
         tables = [table] if table is corrected else [table, corrected]
         problems = [line for one in tables if one for line in one.problems]
         if table is None or problems:
-            return {}, problems
+            return {}, problems or self._misnamed()
         names = {split: self._file_names(split) for split in self.listings}
         every = [name for split in names.values() for name in split]
         if corrected:

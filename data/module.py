@@ -61,14 +61,21 @@ class ZooDataModule(LightningDataModule):
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if batch_size < 1:
-            raise DataError(f"data.batch_size={batch_size}: give at least 1")
+        problems = [
+            f"data.{name}={value}: give at least {least}"
+            for name, value, least in (
+                ("batch_size", batch_size, "1"),
+                ("num_workers", num_workers, "0"),
+                ("shots", shots, "1, or null for all"),
+                ("captions", captions, "0 sentences for each item"),
+                ("image_size", image_size, "1, or null for the data's own"),
+            )
+            if value is not None and value < int(least[0])
+        ]
         if not 0 < val_fraction < 0.5:
-            raise DataError(f"data.val_fraction={val_fraction}: give a share above 0 and below 0.5")
-        if shots is not None and shots < 1:
-            raise DataError(f"data.shots={shots}: give at least 1, or null for all")
-        if captions < 0:
-            raise DataError(f"data.captions={captions}: give a number of sentences for each item, or 0")
+            problems.append(f"data.val_fraction={val_fraction}: give a share above 0 and below 0.5")
+        if problems:
+            raise DataError(*problems)
         self.batch_size, self.num_workers, self.seed, self.shots = batch_size, num_workers, seed, shots
         self.sentences = captions
         self.val_fraction, self.augment, self.image_size = val_fraction, augment, image_size

@@ -192,7 +192,7 @@ class ShapesDataModule(ZooDataModule):
                 rows.append([file.as_posix(), *present])
                 captions.append([file.as_posix(), self.caption(split, index)])
         for name, header, lines in (("concepts.csv", CONCEPTS, rows), ("captions.csv", ("caption",), captions)):
-            with (root / name).open("w", newline="") as stream:
+            with (root / name).open("w", newline="", encoding="utf-8") as stream:
                 csv.writer(stream).writerows([["file", *header], *lines])
 
     def _combinations(self) -> np.ndarray:

@@ -143,6 +143,8 @@ class ConvNet(Backbone):
         super().__init__()
         if not widths:
             raise ValueError("widths names no stage; give at least one number of channels")
+        if min(widths) < 1:
+            raise ValueError(f"widths={list(widths)}: give at least 1 channel a stage")
         stages: list[nn.Module] = []
         width = in_channels
         for index, size in enumerate(widths):

@@ -49,8 +49,8 @@ class SupervisedTask(pl.LightningModule):
     ):
         super().__init__()
         for name, value in {"lr": lr, "weight_decay": weight_decay, "warmup_epochs": warmup_epochs}.items():
-            if value < 0:
-                raise ValueError(f"{name}={value}: give at least 0")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value}: give {'at least 0' if value < 0 else 'a finite number'}")
         self.model = model
         self.stage = stage or Stage()
         self.seed = seed
@@ -85,7 +85,7 @@ class SupervisedTask(pl.LightningModule):
             shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
             raise FloatingPointError(
                 f"the loss is not finite, {self.stage.name} epoch {self.current_epoch}, step {index} ({shown}): "
-                f"lower task.lr (now {self.lr:g}) or set trainer.gradient_clip_val=1"
+                f"lower task.lr (now {self.lr / self.stage.lr_scale:g}) or set trainer.gradient_clip_val=1"
             )
         logged = {f"train/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch["index"]), sync_dist=True)

@@ -5,7 +5,7 @@ The description is stored in the safetensors header too, so the one file is enou
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +106,24 @@ def read_info(path: Path) -> ModelInfo:
         raise UserError(
             f"{path}: holds no description of a zoo model: bring it in with python -m zoo convert MODEL {path}"
         )
-    values = json.loads(metadata["zoo"])
+    try:
+        values = json.loads(metadata["zoo"])
+    except json.JSONDecodeError:
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: its description is damaged: fetch or train it again")
     if values.get("format", 0) > FORMAT:
         raise UserError(
             f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade"
         )
+    known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(ModelInfo)}
+    wrong = [f"lacks {name}" for name, needed in known.items() if needed and name not in values]
+    wrong += [f"holds {name}, which is unknown" for name in values if name not in known]
+    if not wrong and not {"target", "arguments"} <= values["recipe"].keys():
+        wrong = ["lacks recipe.target or recipe.arguments"]
+    if wrong:
+        version = values.get("zoo_version", "an unknown version")
+        raise UserError(f"{path}: its description {' and '.join(wrong)} (zoo {version} wrote it): train it again")
     return ModelInfo(**values)
 
 
@@ -118,6 +131,8 @@ def find_weights(source: str) -> Path:
     """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
     from zoo.runs import find_run
 
+    if not source:
+        find_run(source)
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return path

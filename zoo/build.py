@@ -55,7 +55,8 @@ def construct(node: dict[str, Any], supplied: dict[str, Any], label: str) -> Any
     try:
         return target(**arguments)
     except (ValueError, TypeError) as error:
-        raise UserError(*(f"{label}: {line}" for line in str(error).splitlines())) from error
+        lines = str(error).splitlines()
+        raise UserError(*(line if line.startswith(f"{label}.") else f"{label}: {line}" for line in lines)) from error
 
 
 def facts_as_arguments(datamodule: "ZooDataModule") -> dict[str, Any]:

@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.csv; numbers as numbers."""
     if not path.is_file():
         return []
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
 
 
@@ -105,7 +105,7 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, UnpicklingError):
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError):
         raise UserError(
             f"{path}: no checkpoint, or a damaged one: remove it to begin its stage again, or start a new run"
         ) from None

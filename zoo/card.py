@@ -100,6 +100,7 @@ def _usage(info: dict[str, Any], repo: str) -> str:
     else:
         fetch = 'folder = "."  # with model.safetensors in it'
     shown = "output.concepts" if info.get("concept_names") else "output.prediction"
+    explain = "\npython -m zoo explain FOLDER image.png" if info.get("concept_names") else ""
     return f"""## Use
 
 ```python
@@ -112,8 +113,7 @@ print({shown})
 ```
 
 ```bash
-python -m zoo predict FOLDER image.png
-python -m zoo explain FOLDER image.png
+python -m zoo predict FOLDER image.png{explain}
 ```"""
 
 

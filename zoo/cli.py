@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import zoo
 from zoo.errors import DONE, FAILED, INTERRUPTED, UserError, suggest
@@ -35,6 +36,9 @@ def help_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (`zoo.errors` lists them)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     verb, debug = "", "--debug" in words
     try:
         while words[:1] == ["--debug"]:

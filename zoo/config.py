@@ -32,6 +32,9 @@ SHORTHANDS = {"timm": "name", "clip": "name", "word_clip": "pretrained"}
 CHOSEN = {"model_name", "data_name", "backbone_name", "task_name"}
 """Which recipe of each group was chosen: kept in the configuration beside its values, not to be set by itself."""
 
+NEEDED = {"model", "data", "task", "trainer"}
+"""Groups without which there is no training."""
+
 
 def sweep(overrides: list[str]) -> list[list[str]]:
     """The jobs of a multirun: `task.lr=1e-3,3e-3 seed=0,1` are four, in order.
@@ -152,6 +155,8 @@ def _wrong_choice(override: Override, known: dict[str, list[str]], searchpath: l
     group, name = override.key_or_group.lstrip("/"), override.value()
     own = Path(searchpath[0].partition("file://")[2].rstrip("]")) if searchpath else None
     valid = known[group] + ([file.stem for file in (own / group).glob("*.yaml")] if own else [])
+    if group in NEEDED and (name is None or override.is_delete()):
+        return f"{override.input_line}: a {group} is needed: {suggest('', valid)}"
     if name is None or name in valid:
         return None
     return f"unknown {group} {name!r}: {suggest(str(name), valid)}"
@@ -184,6 +189,8 @@ def _valid_keys(node: Any) -> set[str] | None:
 
 
 def _wrong_key(override: Override, config: DictConfig, known: dict[str, list[str]]) -> str | None:
+    if override.is_delete() and "." not in override.key_or_group and override.key_or_group in config:
+        return f"{override.input_line}: {override.key_or_group} is needed, give it a value instead"
     *parents, last = override.key_or_group.split(".")
     if parents[:1] == ["hydra"]:
         return None
@@ -237,7 +244,12 @@ def _wrong_types(config: dict[str, Any], *, skip: bool) -> list[str]:
     top = {"seed": "int", "output_dir": "str", "cache": "Literal['auto', 'off']", "init_from": "str | None"}
     for key, annotation in top.items():
         if expected := mismatch(config.get(key), annotation):
-            wrong.append(f"{key}={config.get(key)}: expected {expected}")
+            wrong.append(f"{key}={_shown(config.get(key))}: expected {expected}")
+    seed = config.get("seed")
+    if isinstance(seed, int) and not 0 <= seed < 2**32:
+        wrong.append(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
+    if config.get("output_dir") == "":
+        wrong.append("output_dir=: give a folder, or . for this one")
     for group, node in config.items():
         if not isinstance(node, dict):
             continue
@@ -249,5 +261,12 @@ def _wrong_types(config: dict[str, Any], *, skip: bool) -> list[str]:
                 if not skip:
                     wrong.append(f"{group}.{key} must be given: add {group}.{key}=VALUE")
             elif signature and key in signature and (expected := mismatch(value, signature[key].annotation)):
-                wrong.append(f"{group}.{key}={value}: expected {expected}")
+                wrong.append(f"{group}.{key}={_shown(value)}: expected {expected}")
     return wrong
+
+
+def _shown(value: Any) -> str:
+    """A value as the user writes it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)

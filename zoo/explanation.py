@@ -1,5 +1,6 @@
 """Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,10 +170,12 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
     shown.set_axis_off()
     figure.suptitle(headline(found), x=0.03, ha="left", fontsize=11)
     try:
-        with replacing(path) as beside:
+        with replacing(path) as beside, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")
             figure.savefig(beside, format=path.suffix[1:].lower() or "png", dpi=150)
     except (OSError, ValueError) as error:
-        raise UserError(f"--out {path}: {' '.join(str(error).split())}") from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there") from None
     finally:
         plt.close(figure)
 

@@ -32,14 +32,23 @@ def new_axes(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Any]:
 def learning_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     """The named columns of metrics.csv over the epochs of all stages."""
     figure, axes = new_axes()
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    values = []
     for name, colour in zip(names, (ACCENT, SECOND, INK, "#81b29a")):
-        points = [(i + 1, row[name]) for i, row in enumerate(rows) if name in row]
-        if points:
-            axes.plot(*zip(*points), color=colour, label=name, marker="o" if len(points) < 3 else None)
-    stages = [row["stage"] for row in rows]
-    for i in range(1, len(stages)):
-        if stages[i] != stages[i - 1]:
-            axes.axvline(i + 0.5, color=PALE, zorder=0)
+        label: str | None = name
+        for stage in stages:
+            points = [(i + 1, row[name]) for i, row in enumerate(rows) if name in row and row["stage"] == stage]
+            if points:
+                axes.plot(*zip(*points), color=colour, label=label, marker="o" if len(points) < 3 else None)
+                label = None
+            values += [value for _, value in points]
+    first = {stage: next(i for i, row in enumerate(rows) if row["stage"] == stage) for stage in stages}
+    for stage in stages if len(stages) > 1 else ():
+        axes.axvline(first[stage] + 0.5, color=PALE, zorder=0)
+        axes.text(first[stage] + 0.55, 1.01, stage, transform=axes.get_xaxis_transform(), fontsize=8)
+    # losses of different stages differ by orders of magnitude
+    if len(stages) > 1 and values and 0 < 1000 * min(values) < max(values):
+        axes.set_yscale("log")
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=9)

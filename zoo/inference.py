@@ -26,7 +26,9 @@ def find_images(words: Sequence[str]) -> list[Path]:
     wrong = []
     for word in words:
         path = Path(word).expanduser()
-        if path.is_dir():
+        if not word:
+            wrong.append("'': there is no image without a name")
+        elif path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
             wrong += [] if inside else [f"{word}: the folder holds no images ({', '.join(sorted(SUFFIXES))})"]
             found += inside

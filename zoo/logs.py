@@ -5,14 +5,14 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout where no bar runs."""
-    handler = _LogFile(path)
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler(sys.stdout)
     console.addFilter(lambda record: record.name == "zoo")
@@ -34,7 +34,8 @@ def logging_to(path: Path) -> Iterator[None]:
             for logger, level, propagate, handlers in kept:
                 logger.setLevel(level)
                 logger.propagate, logger.handlers = propagate, handlers
-            handler.close()
+            with suppress(OSError):  # a full disk
+                handler.close()
 
 
 class _LogFile(logging.FileHandler):

@@ -60,8 +60,12 @@ def subject(name: str, *, data: str | None = None) -> Subject:
     command = catalogue.entry(name).command
     named = dict(re.findall(r"\b(data|backbone)=(\S+)", command))
     data = data or named.get("data", "digits")
-    facts = build_datamodule(compose_config([f"data={data}"])).facts
+    datamodule = build_datamodule(compose_config([f"data={data}"]))
     model = create_model(name, data=data, backbone=named.get("backbone"))
+    own = getattr(getattr(model, "backbone", None), "preprocessing", None)
+    if own is not None:
+        datamodule.use_preprocessing(own)
+    facts = datamodule.facts
     return Subject(name, model, (facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ())))
 
 

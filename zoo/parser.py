@@ -20,6 +20,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:
+        absent, names = "the following arguments are required: ", message.split(": ", 1)[-1].split(", ")
+        if message.startswith(absent):
+            # parsing in any order, argparse also names the arguments that may be left out
+            free = {action.metavar for action in self._actions if action.nargs in ("*", "?")}
+            message = absent + ", ".join(name for name in names if name not in free)
         raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:

@@ -3,6 +3,7 @@ devices, loggers, and the weights to start from.
 """
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from zoo.data.contract import Facts
     from zoo.data.module import ZooDataModule
     from zoo.models.contract import ZooModel
+
+OURS = {
+    "callbacks": "is an object of Python, which a command line cannot give",
+    "plugins": "is an object of Python, which a command line cannot give",
+    "logger": "is chosen by logger=NAME",
+}
+"""Arguments of Lightning's Trainer that are not for the command line, with the reason."""
 
 
 def preflight(config: dict[str, Any], datamodule: "ZooDataModule") -> None:
@@ -63,6 +71,9 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
             mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
     except UserError as error:
         return list(error.lines)
+    except (RuntimeError, LookupError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:200]
+        return [f"model or backbone: cannot be built with these values ({reason}): change them"]
     facts = datamodule.facts
     supplied = {"model": model, "task": facts.task, "num_outputs": facts.num_outputs}
     for check in (
@@ -105,6 +116,9 @@ def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:
     import torch
 
     size = (facts.in_channels, *facts.image_size) if facts.image_size != (0, 0) else (facts.in_channels,)
+    if (needed := 4 * math.prod(size)) > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        room = f"{needed / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f}"
+        return [f"data.image_size: one image of {size} takes {room}"]
     try:
         prediction = model(torch.empty(2, *size)).prediction
     except (RuntimeError, NotImplementedError, ValueError) as error:
@@ -120,9 +134,18 @@ def _wrong_trainer(node: dict[str, Any], datamodule: "ZooDataModule") -> list[st
     """Settings that Lightning refuses on this machine, and a batch that the processes cannot share."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    mistakes = []
-    if node.get("max_epochs") is not None and node["max_epochs"] < 1:
-        mistakes.append(f"trainer.max_epochs={node['max_epochs']}: give at least 1")
+    mistakes = [
+        f"trainer.{name}={'null' if node[name] is None else node[name]}: give at least 1"
+        for name in ("max_epochs", "accumulate_grad_batches")
+        if name in node and (node[name] or 0) < 1
+    ]
+    if node.get("limit_train_batches") == 0:
+        mistakes.append("trainer.limit_train_batches=0: nothing would be learned; give at least 1, or leave it out")
+    mistakes += [f"trainer.{name}: {why}; leave it out" for name, why in OURS.items() if node.get(name)]
+    if node.get("enable_checkpointing") is False:
+        mistakes.append("trainer.enable_checkpointing=false: a run keeps its best and last checkpoint; leave it out")
+    if mistakes:
+        return mistakes
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     try:
         with _silence():

@@ -47,7 +47,9 @@ def write_report(run: Run) -> None:
     if info.concept_names:
         sections += concept_sections(run, result["metrics"], info, model, found)
     name = catalogue.entry(info.name).title if info.name in catalogue.names() else info.name
-    template = Environment(autoescape=True).from_string(files("zoo").joinpath("assets/report.html").read_text())
+    template = Environment(autoescape=True).from_string(
+        files("zoo").joinpath("assets/report.html").read_text(encoding="utf-8")
+    )
     metrics = result["metrics"]
     page = template.render(
         title=f"{name} on {info.data}",
@@ -55,6 +57,7 @@ def write_report(run: Run) -> None:
         big=[(LABELS[key], text(key, metrics[key])) for key in BIG if key in metrics],
         sections=sections,
         table=result_rows(metrics),
+        explains=bool(info.concept_names),
         command=" ".join(["python -m zoo train", *run.overrides()]),
         run=str(run),
         small=max(info.preprocessing["image_size"]) < 64,
@@ -110,8 +113,17 @@ def _link(run: Run, info: ModelInfo, sent: float, *, images: int = 64) -> Sectio
     sizes = {"the message": sent, "raw pixels": float(seen[0].numel())}
     for quality in (95, 75, 50):
         sizes[f"JPEG, quality {quality}"] = sum(jpeg_bytes(image, quality) for image in seen) / len(seen)
-    saved = 1 - sent / sizes["JPEG, quality 95"]
-    verdict = f"{saved:.0%} less than" if saved > 0 else f"{-saved:.0%} more than"
-    text = f"A message takes {sent:,.0f} bytes an image, {verdict} the same image as a JPEG of quality 95."
+    others = {"the same image as a JPEG of quality 95": "JPEG, quality 95", "its raw pixels": "raw pixels"}
+    verdicts = [f"{_beside(sent, sizes[size])} {name}" for name, size in others.items()]
+    text = f"A message takes {sent:,.0f} bytes an image, {' and '.join(verdicts)}."
     picture = figures.bars(list(sizes), list(sizes.values()), label=f"bytes an image, mean of {len(seen)} test images")
     return Section("Link", text, [(picture, "what would cross the link instead")])
+
+
+def _beside(sent: float, other: float) -> str:
+    """
+    >>> _beside(25, 100), _beside(150, 100)
+    ('75% less than', '50% more than')
+    """
+    saved = 1 - sent / other
+    return f"{saved:.0%} less than" if saved > 0 else f"{-saved:.0%} more than"

@@ -61,16 +61,26 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The resolved configuration the run was started with."""
         from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
 
-        plain = OmegaConf.to_container(OmegaConf.load(self.config_file))
-        assert isinstance(plain, dict)
+        try:
+            plain = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.config_file}: cannot be read ({' '.join(str(error).split())}): mend it") from None
+        if not isinstance(plain, dict) or not {"model", "data", "task", "trainer"} <= plain.keys():
+            raise UserError(f"{self.config_file}: is not the configuration of a run: mend it, or take another run")
         return {str(key): value for key, value in plain.items()}
 
     def overrides(self) -> list[str]:
-        return (self.folder / "overrides.txt").read_text().splitlines()
+        path = self.folder / "overrides.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
     def result(self) -> dict[str, Any]:
-        return json.loads(self.result_file.read_text()) if self.result_file.is_file() else {}
+        try:
+            return json.loads(self.result_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
 
 
 def create_run(output_dir: str, task: str, name: str) -> Run:
@@ -117,6 +127,8 @@ def find_run(name: str, output_dir: str = "outputs") -> Run:
     Raises:
         UserError: there is no such run.
     """
+    if not name:
+        raise UserError("'' is no run: give the folder of one, or latest for the newest")
     path = Path(output_dir) / "latest" if name == "latest" else Path(name).expanduser()
     if path.is_file():
         path = path.parent.parent if path.parent.name == "checkpoints" else path.parent

@@ -41,7 +41,7 @@ def find_source(module: str) -> Path | None:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
@@ -112,6 +112,8 @@ def mismatch(value: object, annotation: str) -> str | None:
 
     >>> mismatch("abc", "float"), mismatch(1, "float | None"), mismatch("x", "Literal['a', 'b']")
     ('a number', None, "one of 'a', 'b'")
+    >>> mismatch([1, "x"], "Sequence[int]")
+    'a list, each a whole number'
     """
     if not annotation:
         return None
@@ -154,7 +156,19 @@ def _options(node: ast.expr) -> list[tuple]:
         if name == "Union" and isinstance(node.slice, ast.Tuple):
             return [option for item in node.slice.elts for option in _options(item)]
         if name in ("tuple", "list", "Sequence", "Iterable", "set"):
-            return [("a list", lambda v: isinstance(v, list | tuple))]
+            return [_list_of(node.slice)]
         if name in ("dict", "Mapping"):
             return [("a mapping", lambda v: isinstance(v, dict))]
     return [("", None)]
+
+
+def _list_of(items: ast.expr) -> tuple:
+    """A list, or where its items are numbers, a list of those; what is to be text may be written as a number."""
+    if isinstance(items, ast.Tuple):
+        repeated = len(items.elts) == 2 and ast.unparse(items.elts[1]) == "..."
+        items = items.elts[0] if repeated else ast.Constant(...)
+    options = _options(items)
+    if any(check is None or check("") for _, check in options):
+        return "a list", lambda v: isinstance(v, list | tuple)
+    words = "a list, each " + " or ".join(dict.fromkeys(words for words, _ in options))
+    return words, lambda v: isinstance(v, list | tuple) and all(any(check(item) for _, check in options) for item in v)

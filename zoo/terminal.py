@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from zoo.files import without_nan
+
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout; what JSON does not know (paths, tuples of numbers) is written as text."""
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    print(json.dumps(without_nan(value), indent=2, default=str, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
@@ -33,7 +35,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
 def _text(cell: object) -> str:
     if cell is None:
         return "-"
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    # adding zero makes 0 of -0
+    return f"{cell + 0.0:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bool], title: str | None) -> None:

@@ -72,6 +72,21 @@ def training_data(trained: Trained, words: list[str]) -> "ZooDataModule | str | 
         return f"the data of the training are not at hand ({str(error).splitlines()[0]})"
 
 
+def learned_before(datamodule: "ZooDataModule", split: str, trained_on: "ZooDataModule | str | None") -> int:
+    """How many items of a split the model learned from, as far as `training_data` tells: other settings may cut the
+    same pictures into other splits."""
+    import torch
+
+    if trained_on is None or isinstance(trained_on, str):
+        return 0
+    trained_on.setup("fit")
+    items, learned = getattr(datamodule, f"{split}_set"), trained_on.train_set
+    places = {name: place for place, name in enumerate(learned.names)}
+    common = [(place, places[name]) for place, name in enumerate(items.names) if name in places]
+    pictures = ((items.source.read(items.indices[a]), learned.source.read(learned.indices[b])) for a, b in common[:3])
+    return len(common) if all(torch.equal(one, other) for one, other in pictures) else 0
+
+
 def _configuration(trained: Trained, words: list[str]) -> dict[str, Any]:
     from zoo.config import apply_to, compose_config
 
@@ -80,9 +95,11 @@ def _configuration(trained: Trained, words: list[str]) -> dict[str, Any]:
         valid = ["data=NAME", "data.KEY=VALUE", "seed=NUMBER"]
         raise UserError(*(f"{word}: a trained model takes only {', '.join(valid)}" for word in others))
     if trained.run and not any(word.startswith("data=") for word in words):
-        return apply_to(trained.run.config(), words)
+        return apply_to(trained.run.config(), [*words, *(f"data.{word}" for word in words if word.startswith("seed="))])
     named = [] if any(word.startswith("data=") for word in words) else [f"data={trained.info.data}"]
-    return compose_config([*named, *words])
+    # the training's seed, so that data that are cut by it are cut the same way
+    seed = [f"seed={trained.run.config()['seed']}"] if trained.run else []
+    return compose_config([*named, *seed, *words])
 
 
 def misfits(info: ModelInfo, facts: "Facts", *, given: bool = True) -> list[str]:

@@ -18,17 +18,12 @@ def build_trainer(
 ) -> pl.Trainer:
     """The configured Trainer for one stage of `run`, whose checkpoints go to `folder`."""
     monitor, mode = task.monitor
-    checkpoint = ModelCheckpoint(
-        folder,
-        "best",
-        monitor=monitor,
-        mode=mode,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # two callbacks, because `save_last` of one leaves out the epochs that are not better
+    always: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, **always)
+    last = ModelCheckpoint(folder, "last", **always)
     terminal = sys.stdout.isatty()
-    callbacks: list[pl.Callback] = [metrics, checkpoint] + ([RichProgressBar(leave=False)] if terminal else [])
+    callbacks: list[pl.Callback] = [metrics, best, last] + ([RichProgressBar(leave=False)] if terminal else [])
     node = config["trainer"] | {"max_epochs": epochs}
     sharded = node.get("strategy") == "fsdp"
     supplied = {

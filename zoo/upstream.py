@@ -72,7 +72,7 @@ def _pytorch(path: Path) -> Any:
                 "save its state_dict as safetensors with its authors' code"
             ) from None
         raise UserError(f"{path}: not a PyTorch checkpoint, or a truncated one") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: not a PyTorch checkpoint, or a truncated one ({reason})") from None
 

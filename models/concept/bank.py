@@ -56,7 +56,7 @@ class ConceptBank:
         about = {"names": list(self.names), "statistics": list(STATISTICS), "provenance": self.provenance}
         data, facts = Path(f"{path}.safetensors"), Path(f"{path}.json")
         save_file({key: value.contiguous() for key, value in tensors.items()}, f"{data}.part")
-        Path(f"{facts}.part").write_text(json.dumps(about, indent=2) + "\n")
+        Path(f"{facts}.part").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         Path(f"{data}.part").replace(data)
         Path(f"{facts}.part").replace(facts)
 
@@ -70,7 +70,7 @@ class ConceptBank:
         data, facts = Path(f"{path}.safetensors"), Path(f"{path}.json")
         if missing := [file.name for file in (data, facts) if not file.is_file()]:
             raise ValueError(f"no concept bank at {path}: {' and '.join(missing)} missing")
-        about = json.loads(facts.read_text())
+        about = json.loads(facts.read_text(encoding="utf-8"))
         bank = cls(**load_file(data), names=tuple(about["names"]), provenance=about["provenance"])
         if len(bank.names) != len(bank.vectors):
             raise ValueError(f"the concept bank {path} holds {len(bank.vectors)} vectors and {len(bank.names)} names")

@@ -17,6 +17,11 @@ Reduction = Literal["mean", "sum", "normalized_sum"]
 Imbalance = Literal["none", "weight", "pos_weight"]
 Groups = Sequence[tuple[str, Sequence[int]]]
 
+NO_CONCEPTS = (
+    "the data name no concepts: put concepts.csv or class_concepts.csv beside your classes, or take data that name "
+    "some, such as data=digits or data=shapes"
+)
+
 
 class ConceptModel(ZooModel):
     """A model whose `head` reads K concepts.
@@ -44,7 +49,7 @@ class ConceptModel(ZooModel):
     ):
         super().__init__()
         if not concept_names:
-            raise ValueError("the data name no concepts: take data that do, such as data=digits or data=shapes")
+            raise ValueError(NO_CONCEPTS)
         self.num_outputs, self.task, self.imbalance = num_outputs, task, imbalance
         self.concept_names = tuple(concept_names)
         self.concept_groups = complete_groups(self.concept_names, concept_groups)

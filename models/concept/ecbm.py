@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from zoo.kernels.dispatch import exporting
 from zoo.models.backbone import Backbone
-from zoo.models.concept.base import Groups, complete_groups
+from zoo.models.concept.base import NO_CONCEPTS, Groups, complete_groups
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 
 CLAMP = 5.0
@@ -145,7 +145,7 @@ class ECBM(ZooModel):
     ):
         super().__init__()
         if not concept_names:
-            raise ValueError("the data name no concepts: take data that do, such as data=digits or data=shapes")
+            raise ValueError(NO_CONCEPTS)
         self.backbone = backbone
         self.concept_names = tuple(concept_names)
         self.concept_groups = complete_groups(self.concept_names, concept_groups)

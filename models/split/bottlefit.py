@@ -110,6 +110,8 @@ class BottleFit(ZooModel):
         small = stem == "small" or (stem == "auto" and network.startswith("resnet") and min(image_size) < 64)
         if task != "classification":
             raise ValueError("bottlefit classifies: it takes no regression data")
+        if bottleneck_channels < 1:
+            raise ValueError(f"bottleneck_channels={bottleneck_channels}: give at least 1")
         check_source(
             network,
             checkpoint=teacher_checkpoint,

@@ -13,7 +13,7 @@ class Probes:
         generator = torch.Generator().manual_seed(seed)
         probes, samples, width = inputs.shape
         self.mean = inputs.mean(1, keepdim=True)
-        self.scale = inputs.std(1, keepdim=True).clamp_min(1e-6)
+        self.scale = inputs.std(1, keepdim=True, correction=min(1, samples - 1)).clamp_min(1e-6)
         classes = targets.dim() == 1
         outputs = int(targets.max()) + 1 if classes else targets.shape[1]
         self.weights = [

@@ -66,5 +66,5 @@ def test_there_are_none_unless_asked_for():
     data = ShapesDataModule(train_size=8, val_size=4, test_size=4, pixels=16)
     data.setup()
     assert "caption" not in data.train_set[0]
-    with pytest.raises(DataError, match=r"^data\.captions=-1: give a number of sentences for each item, or 0$"):
+    with pytest.raises(DataError, match=r"^data\.captions=-1: give at least 0 sentences for each item$"):
         ShapesDataModule(captions=-1)

@@ -143,6 +143,36 @@ MISTAKES = {
     "processes": (["train", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9999"], ["processor cores"]),
     "epochs": (["train", "trainer.max_epochs=0"], ["trainer.max_epochs=0: give at least 1"]),
     "learning rate": (["train", "task.lr=-1"], ["task: lr=-1: give at least 0"]),
+    "several values of the data": (
+        ["check", "data.num_workers=-1", "data.image_size=-3", "data.batch_size=0"],
+        ["data.batch_size=0: give at least 1", "data.num_workers=-1: give at least 0", "data.image_size=-3: give at"],
+    ),
+    "an image beyond memory": (["check", "data.image_size=100000000"], ["takes 40,000,000 GB, this machine has"]),
+    "seed": (["train", "seed=-1"], ["seed=-1: give a whole number from 0 to 4294967295"]),
+    "null": (["train", "seed=null"], ["seed=null: expected a whole number"]),
+    "items of a list": (["check", "backbone.widths=[a,4]"], ["expected a list, each a whole number"]),
+    "value of an item": (["check", "backbone.widths=[0]"], ["widths=[0]: give at least 1 channel"]),
+    "narrowest link": (["check", "model=bottlefit", "model.bottleneck_channels=0"], ["bottleneck_channels=0: give at"]),
+    "rate that is no number": (["check", "task.lr=nan"], ["lr=nan: give a finite number"]),
+    "group taken away": (["check", "~model", "~seed"], ["~model: a model is needed", "~seed: seed is needed"]),
+    "no output folder": (["train", "output_dir="], ["output_dir=: give a folder"]),
+    "no length": (["check", "trainer.max_epochs=null"], ["trainer.max_epochs=null: give at least 1"]),
+    "what the trainer is given anyway": (
+        ["check", "trainer.callbacks=[x]", "trainer.enable_checkpointing=false", "trainer.limit_train_batches=0"],
+        ["nothing would be learned", "trainer.callbacks: ", "trainer.enable_checkpointing=false: "],
+    ),
+    "sweep": (
+        ["train", "-m", "model=cbm,cbn", "data.val_fraction=0.9,0.1", "task.lr=abc"],
+        ["task.lr=abc: expected a number", "unknown model 'cbn': did you mean cbm? (in model=cbn data.val"],
+    ),
+    "resume without a name": (["train", "resume="], ["'' is no run: give the folder of one, or latest"]),
+    "no name": (["predict", "", "digit.png"], ["'' is no run"]),
+    "required words": (["eval"], ["the following arguments are required: RUN (see"]),
+    "root without a name": (["check", "data=folder", "data.root="], ["data.root=: give the folder"]),
+    "named split": (["check", *FOLDER, *VIB, "data.train=learn"], ["data.train=learn: there is neither a folder nor"]),
+    "absent corrections": (["check", *FOLDER, "data.concepts=nope.csv"], ["nope.csv: No such file or directory"]),
+    "a text to convert": (["convert", "cbm", "file"], ["file: not a PyTorch checkpoint, or a truncated one"]),
+    "time for a measurement": (["bench", "cbm", "--budget", "-1"], ["--budget -1: give seconds, at least 0"]),
     "unknown torchvision set": (["train", "data=torchvision", "data.name=CIFAR1"], ["CIFAR10, CIFAR100"]),
     "download not allowed": (["train", "data=torchvision", "data.name=MNIST", *VIB], ["set data.download=true"]),
     "file for a folder": (["train", "output_dir=file"], ["output_dir=file: Not a directory: give a folder"]),
@@ -209,6 +239,10 @@ CONCEPTS = {
         ["cat/99.png is no image here; remove the row"],
     ),
     "no concepts": ("class_concepts.csv", "class_name\ncat\ndog\n", ["no concept columns"]),
+    "empty": ("concepts.csv", "", ["concepts.csv: is empty"]),
+    "semicolons": ("class_concepts.csv", "class_name;tail\ncat;1\n", ["columns are separated by ';'"]),
+    "column without a name": ("class_concepts.csv", "class_name,tail,\ncat,1,1\n", ["column 3 has no name"]),
+    "misnamed": ("class_concept.csv", "class_name,tail\ncat,1\ndog,0\n", ["rename it to class_concepts.csv"]),
     "no key": ("class_concepts.csv", "tail\n1\n0\n", ["has no column"]),
 }  # fmt: skip
 
@@ -240,6 +274,18 @@ def test_a_folder_that_cannot_be_written(refuse, here):
     refuse(["train", *TINY], 2, "output_dir=outputs: Permission denied: give a folder that can be written")
 
 
+def test_one_job_of_a_sweep_fails_and_the_others_run(refuse, here, capfd):
+    words = ["train", "-m", "task.lr=1e30,1e-3", *TINY, "data.batch_size=16", *VIB, "--json"]
+    before = contents(here)
+    assert main(words) == 1
+    shown = capfd.readouterr()
+    failed, done = json.loads(shown.out)
+    assert "the loss is not finite" in failed["error"]
+    assert "lower task.lr (now 1e+30)" in shown.err
+    assert (here / done["run"] / "model.safetensors").is_file()
+    assert contents(here) | before == contents(here)
+
+
 def test_weights_of_another_model(refuse, here, trained):
     refuse(["train", *VIB, "backbone=mlp", "backbone.hidden=[3]", f"init_from={trained}"], 2, "none of its ")
 
@@ -256,6 +302,30 @@ def test_a_finished_run_prints_its_result_again(damaged, capsys):
     again = json.loads(capsys.readouterr().out)
     assert again["metrics"]["acc"] == before["metrics"]["acc"]
     assert (damaged / "model.safetensors").read_bytes() == weights
+
+
+def test_the_last_epoch_is_kept_although_an_earlier_one_was_better(here, capsys):
+    words = ["train", *TINY, *VIB, "task.lr=0", "trainer.max_epochs=3"]
+    assert main(words) == 0
+    checkpoints = here / "outputs" / "latest" / "checkpoints"
+    epochs = {name: torch.load(checkpoints / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": 0, "last": 2}
+    capsys.readouterr()
+    assert main(["train", "resume=latest"]) == 0
+    assert "epoch" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "text", "part"),
+    [
+        ("eval", "config.yaml", "a: [1", "config.yaml: cannot be read"),
+        ("eval", "config.yaml", "seed: 0\n", "config.yaml: is not the configuration of a run"),
+        ("report", "result.json", '{"metrics": ', "has no result yet: finish it with python -m zoo train resume="),
+    ],
+)
+def test_a_damaged_run(verb, file, text, part, damaged, refuse):
+    (damaged / file).write_text(text)
+    refuse([verb, damaged], 2, part)
 
 
 class Payload:
@@ -282,6 +352,23 @@ def test_a_checkpoint_that_is_none(kind, damaged, refuse, here):
 
 
 # trained models
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: {"recipe": {}} | {k: v for k, v in d.items() if k != "class_names"}, "lacks class_names (zoo 0"),
+        (lambda d: d | {"mood": "good"}, "holds mood, which is unknown"),
+        (lambda d: d | {"recipe": {}}, "lacks recipe.target or recipe.arguments"),
+        (lambda d: [], "its description is damaged"),
+    ],
+)
+def test_a_model_of_another_version(change, part, damaged, refuse):
+    path = damaged / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["zoo"])
+    save_file(load_file(path), path, metadata={"zoo": json.dumps(change(description))})
+    refuse(["predict", damaged, "digit.png"], 2, part)
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "pickle", "no description", "other shapes", "no network"])
@@ -330,6 +417,10 @@ USES = {
     "value of a concept": (["explain", "RUN", "digit.png", "--set", "lower_loop=maybe"], ["lower_loop"]),
     "settings of a trained model": (["eval", "RUN", "model=vib", "task.lr=1"], ["model=vib: ", "task.lr=1: "]),
     "other classes": (["eval", "RUN", "data=shapes"], ["12 classes, the model knows 10", "19 concepts, "]),
+    "predict nothing": (["predict", "RUN", ""], ["'': there is no image without a name"]),
+    "picture into a folder": (["explain", "RUN", "digit.png", "--out", "photos"], ["--out photos: Is a directory"]),
+    "export below a file": (["export", "RUN", "--out", "file/x"], ["is a file: give another folder"]),
+    "tolerance": (["export", "RUN", "--tolerance", "nan"], ["--tolerance nan: give a number of at least 0"]),
     "export into a file": (["export", "RUN", "--out", "file"], ["--out file is a file: give a folder"]),
     "export over the run": (["export", "RUN", "--out", "RUN"], ["is a run: its model would be overwritten"]),
 }
@@ -367,6 +458,16 @@ def test_a_failed_run_has_one_line_on_stderr(here):
 def test_a_run_that_ends_well_says_nothing_on_stderr(here):
     done = zoo_process("train", *TINY, cwd=here)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_names_that_the_locale_cannot_write(here):
+    (here / "photos" / "class_concepts.csv").write_text("class_name,名,b=1\ncat,1,0\ndog,0,1\n", encoding="utf-8")
+    locale = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = zoo_process("train", *FOLDER, cwd=here, env=locale)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "concept \\u540d" in done.stdout
+    assert "名" in (here / "outputs" / "latest" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

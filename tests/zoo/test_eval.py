@@ -29,6 +29,15 @@ def test_table(zoo_command, trained_run):
     assert rows[at + 1] == "the same, random directions (control)"
 
 
+def test_says_how_many_items_were_learned_from(zoo_command, trained_run):
+    for words, some in ((["data.batch_size=7"], False), (["data=digits"], False), (["seed=3"], True)):
+        code, out, _ = zoo_command("eval", str(trained_run), *words, "--json")
+        assert code == 0
+        assert (json.loads(out)["learned_before"] > 100) == some
+    _, out, _ = zoo_command("eval", str(trained_run), "seed=3")
+    assert "items were learned from: nothing here tells of new ones" in out
+
+
 def test_says_why_the_yardstick_is_not_measured(zoo_command, trained_run, tmp_path):
     for name in ("model.safetensors", "model.json"):
         shutil.copy(trained_run / name, tmp_path / name)

@@ -138,7 +138,8 @@ def test_a_mistake_in_the_last_job_is_found_before_the_first(zoo_command, tmp_pa
     monkeypatch.chdir(tmp_path)
     code, _, lines = zoo_command("train", "-m", "data=digits", "data.shots=4,0", "trainer.max_epochs=1")
     assert code == 2
-    assert lines == ["error: data: data.shots=0: give at least 1, or null for all"]
+    where = "(in data=digits data.shots=0 trainer.max_epochs=1)"
+    assert lines == [f"error: data.shots=0: give at least 1, or null for all {where}"]
     assert not (tmp_path / "outputs").exists()
 
 

@@ -52,11 +52,13 @@ def export(trained: Trained, job: Job, words: Sequence[str] = ()) -> dict[str, A
     """
     if job.format == "onnx":
         onnx.check_packages()
+    if job.tolerance is not None and not job.tolerance >= 0:
+        raise UserError(f"--tolerance {job.tolerance:g}: give a number of at least 0")
     folder = _place(trained, job)
+    parent = _parent(folder)
     images = real_images(trained, list(words), test=256 if job.int8 else 64, train=256 if job.int8 else 0)
     if job.int8 and job.format == "onnx" and images.train is None:
         raise UserError(f"--int8 reads ranges off training images, and there are none: {images.source}")
-    parent = next(parent for parent in folder.resolve().parents if parent.is_dir())
     beside = parent / f".{folder.name}.{os.getpid()}.tmp"
     beside.mkdir()
     try:
@@ -76,6 +78,20 @@ def _place(trained: Trained, job: Job) -> Path:
     if job.out.exists() and not job.out.is_dir():
         raise UserError(f"--out {job.out} is a file: give a folder")
     return job.out
+
+
+def _parent(folder: Path) -> Path:
+    """The folder above that is there already.
+
+    Raises:
+        UserError: it is none, or cannot be written.
+    """
+    parent = next(parent for parent in folder.resolve().parents if parent.exists())
+    if not parent.is_dir():
+        raise UserError(f"--out {folder}: {parent} is a file: give another folder")
+    if not os.access(folder if folder.is_dir() else parent, os.W_OK):
+        raise UserError(f"{folder} cannot be written: give another folder with --out")
+    return parent
 
 
 def _write(trained: Trained, job: Job, images: RealImages, folder: Path) -> dict[str, Any]:

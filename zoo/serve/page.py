@@ -28,7 +28,7 @@ class Page:
         self.waiting: list[Picture] = []
 
     async def build(self) -> None:
-        ui.add_css(files("zoo").joinpath("assets/serve.css").read_text())
+        ui.add_css(files("zoo").joinpath("assets/serve.css").read_text(encoding="utf-8"))
         ui.colors(primary="#2a6f97")
         await ui.context.client.connected()
         tab = app.storage.tab

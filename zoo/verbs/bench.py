@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> None:
     from zoo.errors import UserError
 
     batches = _batches(args.batch)
+    if not args.budget >= 0:
+        raise UserError(f"--budget {args.budget:g}: give seconds, at least 0")
     if KERNELS in args.names:
         if len(args.names) > 1:
             raise UserError("kernels are measured alone: python -m zoo bench kernels")

@@ -25,17 +25,21 @@ def run(args: argparse.Namespace) -> None:
     from zoo.evaluate import evaluate
     from zoo.results import rows
     from zoo.terminal import print_json, print_table
-    from zoo.trained import data_of, open_trained, training_data
+    from zoo.trained import data_of, learned_before, open_trained, training_data
 
     trained = open_trained(args.source)
     datamodule = data_of(trained, args.overrides)
     datamodule.setup("test")
-    metrics, _ = evaluate(trained.model, datamodule, args.split, trained_on=training_data(trained, args.overrides))
+    trained_on = training_data(trained, args.overrides)
+    metrics, _ = evaluate(trained.model, datamodule, args.split, trained_on=trained_on)
+    learned = learned_before(datamodule, args.split, trained_on)
     named = [word.partition("=")[2] for word in args.overrides if word.startswith("data=")]
     data = [trained.info.data, *named][-1]
     if args.json:
         result = {"model": trained.info.name, "data": data, "split": args.split, "source": str(trained)}
-        print_json(result | {"metrics": metrics})
+        print_json(result | {"learned_before": learned, "metrics": metrics})
         return
     title = f"{trained.info.name} on {data} ({metrics['samples']} images of split {args.split})"
     print_table(["measure", "value"], rows(metrics), title=title)
+    if learned:
+        print(f"\n{learned} of these {metrics['samples']} items were learned from: nothing here tells of new ones")

@@ -55,7 +55,7 @@ def _show(found, settings: list[str]) -> None:
     changed = {word.rpartition("=")[0]: word.rpartition("=")[2] for word in settings}
     strongest = sorted(found.contributions, key=lambda name: (name not in changed, -abs(found.contributions[name])))
     rows = [
-        [name, f"{found.answer['concepts'][name]:.1%}", changed.get(name), found.contributions[name]]
+        [name, f"{found.answer['concepts'][name]:.1%}", changed.get(name), round(found.contributions[name], 3)]
         for name in strongest[: len(changed) + SHOWN]
     ]
     columns = ["concept", "seen", "set to", f"speaks for {found.about}"]

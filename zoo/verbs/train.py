@@ -37,20 +37,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from zoo.config import compose_config, sweep, to_yaml
+    from zoo.terminal import print_json
 
     words = [word for word in args.overrides if not word.startswith("resume=")]
     resume = [word.partition("=")[2] for word in args.overrides if word.startswith("resume=")]
-    if args.cfg:
-        print(to_yaml(compose_config(words)), end="")
-        return 0
-    if resume:
+    if resume and not args.cfg:
         return _resume(resume[-1], words, args)
     jobs = sweep(words) if args.multirun else [words]
-    configs = [compose_config(job) for job in jobs]
+    if args.cfg:
+        configs = [compose_config(job) for job in jobs]
+        print_json(configs if args.multirun else configs[0]) if args.json else print(
+            "---\n".join(map(to_yaml, configs)), end=""
+        )
+        return DONE
     if len(jobs) > 1:
-        return _sweep(jobs, configs, as_json=args.json)
-    _show(_train(configs[0], jobs[0], quiet=args.json), args.json)
-    return 0
+        return _sweep(jobs, as_json=args.json)
+    _show(_train(compose_config(words), words, quiet=args.json), args.json)
+    return DONE
+
+
+def _checked(jobs: list[list[str]]) -> list[dict[str, Any]]:
+    """The configurations of all jobs.
+
+    Raises:
+        UserError: with the mistakes of all of them, before the first one starts.
+    """
+    from zoo.build import build_datamodule
+    from zoo.config import compose_config
+    from zoo.preflight import preflight
+
+    configs: list[dict[str, Any]] = []
+    wrong: dict[str, list[str]] = {}
+    for job in jobs:
+        try:
+            configs.append(compose_config(job))
+            preflight(configs[-1], build_datamodule(configs[-1]))
+        except (UserError, ValueError) as error:
+            for line in str(error).splitlines():
+                wrong.setdefault(line, []).append(" ".join(job))
+    if wrong:
+        raise UserError(*(line if len(at) == len(jobs) else f"{line} (in {at[0]})" for line, at in wrong.items()))
+    return configs
 
 
 def _train(config: dict[str, Any], words: list[str], *, quiet: bool, resume: Any = None) -> dict[str, Any]:
@@ -61,13 +88,13 @@ def _train(config: dict[str, Any], words: list[str], *, quiet: bool, resume: Any
         return train(config, words, resume=resume) or {}
 
 
-def _sweep(jobs: list[list[str]], configs: list[dict[str, Any]], *, as_json: bool) -> int:
+def _sweep(jobs: list[list[str]], *, as_json: bool) -> int:
     """Run the jobs one after another; one that fails is told and leaves the others theirs. The first failure's code."""
     from zoo.failures import describe
     from zoo.sweep import Sweep
     from zoo.terminal import print_json
 
-    _check(configs)
+    configs = _checked(jobs)
     sweep, code = Sweep(configs[0]["output_dir"], jobs), DONE
     try:
         for job, config in zip(jobs, configs):
@@ -87,21 +114,6 @@ def _sweep(jobs: list[list[str]], configs: list[dict[str, Any]], *, as_json: boo
         where = sys.stderr if as_json else sys.stdout
         print(f"\ntable    {sweep.table}", *([f"plot     {sweep.plot}"] if drawn else []), sep="\n", file=where)
     return code
-
-
-def _check(configs: list[dict[str, Any]]) -> None:
-    """Find every job's mistakes before the first one starts."""
-    from zoo.build import build_datamodule
-    from zoo.preflight import preflight
-
-    mistakes: list[str] = []
-    for config in configs:
-        try:
-            preflight(config, build_datamodule(config))
-        except UserError as error:
-            mistakes += error.lines
-    if mistakes:
-        raise UserError(*dict.fromkeys(mistakes))
 
 
 def _run_job(job: list[str], config: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

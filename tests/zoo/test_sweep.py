@@ -154,7 +154,6 @@ def test_an_interrupted_sweep_keeps_what_is_done(zoo_command, tmp_path, monkeypa
             raise KeyboardInterrupt from None
 
     monkeypatch.setattr(train, "_run_job", job)
-    monkeypatch.setattr(train, "_check", lambda configs: None)
     code, out, lines = zoo_command("train", "-m", "seed=0,1,2")
     assert code == 130
     assert lines == ["interrupted"]

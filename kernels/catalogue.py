@@ -74,14 +74,14 @@ def fingerprint(configuration: Configuration) -> str:
 
 @cache
 def _code(kernel: Any) -> str:
-    """The syntax tree of a kernel and of every kernel function that it calls."""
+    """The code of a kernel and of every kernel function that it calls, without comments."""
     tree = ast.parse(textwrap.dedent(kernel.src))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     called = [kernel.fn.__globals__.get(node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)]
     inner = {value.fn.__name__: value for value in called if hasattr(value, "arg_names") and value is not kernel}
-    return ast.dump(tree) + "".join(_code(value) for _, value in sorted(inner.items()))
+    return ast.unparse(tree) + "".join(_code(value) for _, value in sorted(inner.items()))
 
 
 def row(target: str, name: str, configuration: Configuration, resources: Resources, triton: str) -> dict[str, str]:

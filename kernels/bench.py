@@ -177,9 +177,9 @@ def max_similarity_training(device: str, dtype: torch.dtype) -> Comparison:
 
 
 def _points(device: str, dtype: torch.dtype, features: int) -> tuple[Tensor, Tensor]:
-    points, clusters = _big(device, 1_000_000, 20_000), _big(device, 1024, 512)
+    points = _big(device, 1_000_000, 20_000)
     x = torch.randn(points, features, device=device, dtype=dtype)
-    return x, x[torch.randperm(points, device=device)[:clusters]]
+    return x, x[torch.randperm(points, device=device)[:1024]]
 
 
 def _nearest(x: Tensor, centroids: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def kmeans(
             raise ValueError(f"kmeans: {clusters} clusters of {points.shape[1]} points, choose 1 to {points.shape[1]}")
         centroids = (_spread if init == "k-means++" else _random)(points, clusters, generator)
     _check(points, centroids)
-    limit = tolerance * points.float().std(dim=1).mean(-1)
+    limit = tolerance * _deviation(points).mean(-1)
     done = 0
     ids, distances = assign(points, centroids)
     while done < iterations:
@@ -116,6 +116,12 @@ def kmeans(
     if x.ndim == 3:
         return KMeans(centroids, ids, counts, inertia, done)
     return KMeans(centroids[0], ids[0], counts[0], inertia[0], done)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """`x.std(1)` of (B, N, D) in float32, which PyTorch computes five times more slowly on a CPU."""
+    centred = x.float() - x.float().mean(1, keepdim=True)
+    return (centred.square_().sum(1) / (x.shape[1] - 1)).sqrt()
 
 
 def _random(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tensor:

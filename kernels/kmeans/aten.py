@@ -16,7 +16,8 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     batch, points, _ = x.shape
     clusters = centroids.shape[1]
     ids = torch.empty(batch, points, dtype=torch.int32, device=x.device)
-    distances = torch.empty(batch, points, dtype=wide, device=x.device)
+    least = torch.empty(batch, points, dtype=wide, device=x.device)
+    lengths = torch.empty_like(least)
     # whole groups of columns: the last centroid is repeated, which a tie never takes
     filled = torch.arange(-(-clusters // GROUP) * GROUP if clusters > 2 * GROUP else clusters).clamp_(max=clusters - 1)
     step = min(max(16, TILE // len(filled)), max(1, points))
@@ -29,10 +30,9 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         for n in range(0, points, step):
             rows = x[b, n : n + step].to(wide)
             values = torch.addmm(half, rows, columns, alpha=-1, out=buffer[: len(rows)])
-            least, nearest = first_minimum(values)
-            ids[b, n : n + step] = nearest.clamp_(max=clusters - 1)
-            distances[b, n : n + step] = least.mul_(2).add_(rows.square().sum(1)).clamp_(min=0)
-    return ids, distances
+            least[b, n : n + step], ids[b, n : n + step] = first_minimum(values)
+            lengths[b, n : n + step] = rows.square().sum(1)
+    return ids.clamp_(max=clusters - 1), least.mul_(2).add_(lengths).clamp_(min=0)
 
 
 def first_minimum(values: Tensor) -> tuple[Tensor, Tensor]:

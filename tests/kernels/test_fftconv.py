@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.golden.cases import Case, adapter
 from tests.kernels.harness import check_compiled, check_exported, close, interpreter_test
-from zoo.kernels.fftconv import fftconv, reference
+from zoo.kernels.fftconv import aten, fftconv, reference
 
 test_interpreter = interpreter_test("interpret_fftconv.py")
 
@@ -90,6 +90,17 @@ def test_delta_shift_and_causality():
     changed = u.clone()
     changed[..., 20] += 100
     close(fftconv(changed, k)[..., :20], fftconv(u, k)[..., :20], tolerance=2e-5)
+
+
+@pytest.mark.parametrize("tile", [1, 100, 300])
+def test_tiles_equal_the_whole(monkeypatch, tile):
+    """With a gradient asked for nothing is tiled."""
+    u, k = inputs()
+    gates = {"in_gate": torch.randn(3, 1), "out_gate": torch.randn_like(u)}
+    whole = fftconv(u, k.clone().requires_grad_(), **gates)
+    assert whole.requires_grad
+    monkeypatch.setattr(aten, "TILE", tile)
+    close(fftconv(u, k, **gates), whole, tolerance=1e-6)
 
 
 def test_dft_stages():

@@ -57,6 +57,25 @@ def test_ties_go_to_the_smallest_index():
     assert (ids < 20).all()
 
 
+@pytest.mark.parametrize("columns", [64, 128, 192, 512])
+def test_the_first_minimum_of_a_row(columns):
+    values = torch.randint(0, 40, (50, columns)).float()
+    values[3, 70 % columns] = float("nan")
+    least, ids = aten.first_minimum(values)
+    want, where = values.min(1)
+    assert torch.equal(ids, where)
+    torch.testing.assert_close(least, want, rtol=0, atol=0, equal_nan=True)
+
+
+def test_many_centroids():
+    """More of them than a group of columns, and a part of a group."""
+    x, centroids = torch.randn(1, 90, 5), torch.randn(1, 150, 5)
+    ids, distances = aten.assign(x, centroids)
+    want, wanted = reference.assign(x, centroids)
+    assert torch.equal(ids.long(), want)
+    close(distances, wanted)
+
+
 def test_equals_scikit_learn():
     x, _ = blobs(spread=3.0)
     start = x[:5].clone()

@@ -48,13 +48,15 @@ def read_table(path: Path, *, keys: Sequence[str]) -> ConceptTable:
                 (number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)
             ]
     except OSError as error:
-        table.problems.append(f"{path}: {error.strerror or error}; give a CSV file")
+        table.problems.append(f"{path}: cannot be read ({error.strerror or error}); give a CSV file")
         return table
     except (UnicodeDecodeError, csv.Error) as error:
         table.problems.append(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8 text")
         return table
     if not lines:
-        table.problems.append(f"{path}: is empty; give a line of column names and the rows below")
+        table.problems.append(
+            f"{path}: is empty, no column {' or '.join(keys)}; give a line of names and the rows below"
+        )
         return table
     header = [cell.strip() for cell in lines[0][1]]
     table.problems += _header_problems(path, header, keys)

@@ -32,6 +32,10 @@ from zoo.kernels.attention.tiles import (
     tile_scores,
     zero_parts,
 )
+from zoo.kernels.dispatch import INTERPRETED
+
+LAZY_COMPILES = tl.constexpr(INTERPRETED or tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8))
+"""Older compilers fail on LAZY's branch for sm_100 ("parent layout must have at least rank >= 2")."""
 
 # fmt: off
 
@@ -71,7 +75,8 @@ def forward_step(
     t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
     hides: tl.constexpr = masked or bias[0] is not None
     m_new = tl.maximum(m, tl.max(t, 1))
-    if LAZY:
+    lazy: tl.constexpr = LAZY and LAZY_COMPILES
+    if lazy:
         rise = tl.where(m_new == float("-inf"), 0.0, m_new - m)
         if tl.max(rise, 0) > 8.0:
             correction = tl.exp2(m - tl.where(m_new == float("-inf"), 0.0, m_new))
@@ -83,7 +88,7 @@ def forward_step(
     if hides:  # a row that has seen nothing yet: -inf - -inf is not a number
         base = tl.where(m_new == float("-inf"), 0.0, m_new)
     p = exp2_mixed(t - base[:, None], BM, BN) if SOFT and not hides else tl.exp2(t - base[:, None])
-    if not LAZY:
+    if not lazy:
         correction = tl.exp2(m - base)
         total = total * correction
         acc = scale_parts(acc, correction[:, None], EXTRA_V)

@@ -15,8 +15,12 @@ TILES = {
     2: {"state": (64, 4, 2), "forward": (64, 4, 2), "queries": (64, 8, 2), "keys": (32, 8, 2)},
 }
 """bytes of an element, kernel: queries or keys of a tile, warps, stages."""
-SMALLER = {"forward": (32, 4, 2), "queries": (32, 8, 2)}
-"""The same for 16 bits on sm_80, where the rows of a state that 64 queries meet at once take too many registers."""
+OTHERS = {
+    "sm_80": {"forward": (32, 4, 2), "queries": (32, 8, 2)},
+    "gfx942": {"keys": (32, 4, 2)},
+}
+"""The same for 16 bits on machines where those spill: sm_80 cannot hold the rows of a state that 64 queries meet at
+once, and eight of AMD's wider warps have fewer registers each."""
 CHUNK = 256
 """Keys of one state under a causal mask."""
 PROGRAMS = 512
@@ -25,8 +29,8 @@ PROGRAMS = 512
 
 def tile_of(kernel: str, itemsize: int, machine: Machine) -> tuple[int, int, int]:
     """Queries or keys of a kernel's tile, warps, stages."""
-    smaller = SMALLER if machine == "sm_80" and itemsize == 2 else {}
-    return smaller.get(kernel, TILES[itemsize][kernel])
+    others = OTHERS.get(machine, {}) if itemsize == 2 else {}
+    return others.get(kernel, TILES[itemsize][kernel])
 
 
 class Plan(NamedTuple):

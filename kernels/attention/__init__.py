@@ -118,7 +118,7 @@ def _bounds(causal: bool, window: Bounds | None) -> Bounds:
 
 
 def _kernel_runs_on(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    return not exporting() and runs_triton(q, k, v) and max(q.shape[-1], v.shape[-1]) <= MAX_CHANNELS
+    return runs_triton(q, k, v) and not exporting() and max(q.shape[-1], v.shape[-1]) <= MAX_CHANNELS
 
 
 def _run_kernel(

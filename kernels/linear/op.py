@@ -19,9 +19,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def runs_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the fused kernels take this call."""
-    if exporting() or not q.dtype == k.dtype == v.dtype or max(k.shape[-1], v.shape[-1]) > WIDEST:
-        return False
-    return runs_triton(q, k, v, dtypes=DTYPES)
+    fits = q.dtype == k.dtype == v.dtype and max(k.shape[-1], v.shape[-1]) <= WIDEST
+    return fits and runs_triton(q, k, v, dtypes=DTYPES) and not exporting()
 
 
 @torch.library.custom_op("zoo::linear_attention", mutates_args=())

@@ -37,7 +37,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, eps: float) -> Tensor
     if causal:
         sums = by_chunks(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), kind="linear")
         return sums[..., :-1] / (sums[..., -1:] + eps)
-    sums, total = (q @ torch.cat([k.mT @ v, k.sum(-2).unsqueeze(-1)], -1)).split([values, 1], -1)
+    moments, summed = k.mT @ v, k.sum(-2, keepdim=True).mT
+    if not (q.requires_grad or moments.requires_grad):  # no backward needs what the division overwrites
+        total = (q @ summed).add_(eps)
+        return (q @ moments).div_(total)
+    sums, total = (q @ torch.cat([moments, summed], -1)).split([values, 1], -1)
     return sums / (total + eps)
 
 

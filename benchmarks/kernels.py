@@ -2,19 +2,20 @@
 
     python benchmarks/kernels.py [--device cuda] [--only OP]
 
-Writes benchmarks/kernels.csv (one line for each comparison, with machine, versions and date). Ten minutes at most on a
-GPU, about one on two CPU cores.
+Writes benchmarks/kernels.csv, one line for each call, row by row, so that what was measured before an interruption is
+kept; with --only it writes nothing. Ten minutes at most on a GPU, most of it compilation; one on two CPU cores.
 """
 
 import argparse
 import csv
 import datetime
+import importlib.metadata
 import platform
+import shutil
+import subprocess
 from pathlib import Path
 
-import torch
-
-from zoo.kernels.bench import rows
+from zoo.kernels.bench import Row, rows
 from zoo.kernels.dispatch import why_no_triton
 
 FILE = Path(__file__).with_suffix(".csv")
@@ -26,23 +27,47 @@ def main() -> None:
     parser.add_argument("--only", help="those whose name starts so")
     options = parser.parse_args()
     print(why_no_triton() or "Triton kernels run here")
-    lines = []
+    where, lines = machine(options.device), []
     for row in rows(options.device, only=options.only):
         print(row, flush=True)
-        lines += [
-            {
-                "op": row.op, "case": row.case, "device": row.device, "dtype": row.dtype, "path": row.path,
-                "call": name, "milliseconds": f"{value:.4f}", "ours_is_faster_by": f"{row.ratio:.2f}",
-                "share_of_floor": "" if row.floor is None else f"{row.floor:.3f}", "torch": torch.__version__,
-                "machine": platform.machine(), "date": datetime.date.today().isoformat(),
-            }
-            for name, value in row.times.items()
-        ]  # fmt: skip
-    if options.only is None:
-        with FILE.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
+        lines += [line | where for line in lines_of(row)]
+        if options.only is None:
+            write(lines)
+
+
+def lines_of(row: Row) -> list[dict[str, str]]:
+    """One line for each call; rates and shares stand in our own."""
+    own = {"tflops": row.tflops, "gbps": row.gbps, "share_of_floor": row.floor, "share_of_copy": row.copy}
+    return [
+        {
+            "op": row.op, "case": row.case, "device": row.device, "dtype": row.dtype, "path": row.path,
+            "call": name, "milliseconds": f"{value:.4f}", "megabytes": number(row.memory.get(name)),
+            "ours_is_faster_by": f"{row.ratio:.2f}",
+        } | {key: number(value) if name == row.op else "" for key, value in own.items()}
+        for name, value in row.times.items()
+    ]  # fmt: skip
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def machine(device: str | None) -> dict[str, str]:
+    """What the figures depend on."""
+    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm", "--format=csv,noheader"]
+    asked = device != "cpu" and shutil.which(query[0])
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip() if asked else ""
+    return {
+        "torch": importlib.metadata.version("torch"), "triton": importlib.metadata.version("triton"),
+        "driver_and_clock": driver, "machine": platform.machine(), "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+
+
+def write(lines: list[dict[str, str]]) -> None:
+    with FILE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 if __name__ == "__main__":

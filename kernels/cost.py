@@ -56,6 +56,8 @@ def _attention(s: Shapes, e: int) -> Cost:
         s["batch"], s["heads"], s.get("kv_heads", s["heads"]), s["q_len"], s["kv_len"], s["head_dim"], e,
         bool(s.get("causal", 0)),
     )  # fmt: skip
+    if s.get("backward", 0):  # five products where the forward has two
+        return Cost(2.5 * row.flops, row.floor_backward, row.pairs)
     return Cost(row.flops, row.floor, row.pairs)
 
 
@@ -93,6 +95,8 @@ def _kmeans(s: Shapes, e: int) -> Cost:
 
 
 def _rational(s: Shapes, e: int) -> Cost:
+    if s.get("backward", 0):
+        return Cost(60 * s["values"], 3 * e * s["values"])
     return Cost(20 * s["values"], 2 * e * s["values"])
 
 
@@ -137,7 +141,8 @@ OPERATIONS: dict[str, Callable[[Shapes, int], Cost]] = {
 
 
 def cost(op: str, shapes: Shapes, dtype: str = "bfloat16", device: str = "h200") -> Cost:
-    """What the forward of `op` must cost on a device, with its time floor.
+    """What the forward of `op` must cost on a device, with its time floor; of attention and rational, with a size
+    "backward" of 1, what the backward alone must.
 
     Args:
         op: a key of `OPERATIONS`.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.reference import attention_reference
+from zoo.kernels.dispatch import exporting
 
 
 def attention_aten(
@@ -20,7 +21,19 @@ def attention_aten(
         if visible is not None:
             mask = mask.masked_fill(~visible, float("-inf"))
     grouped = q.shape[1] != k.shape[1]
+    if mask is not None and mask.requires_grad and not grouped and _every_query_sees(mask):
+        return (q * scale @ k.mT + mask).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def _every_query_sees(mask: Tensor) -> bool:
+    """Whether no row is hidden as a whole, which a softmax must be guarded against, as SDPA does at some cost.
+
+    On a CPU alone, where asking does not wait for a device, and in no traced code.
+    """
+    if mask.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
+        return False
+    return not bool(mask.isneginf().all(-1).any())
 
 
 def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:

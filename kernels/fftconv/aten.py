@@ -5,8 +5,8 @@ from torch import Tensor
 
 from zoo.kernels.dispatch import exporting
 
-TILE = 128 * 1024
-"""Numbers transformed at a time (0.5 MiB of float32)."""
+TILE, ROWS = 256 * 1024, 32
+"""Numbers transformed at a time (1 MiB of float32), and at least so many rows: every call plans its transform anew."""
 
 
 def convolve(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
@@ -24,8 +24,9 @@ def convolve(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | No
 def _tiled(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
     """The same by tiles of some images and channels, without a gradient."""
     batch, channels, length = u.shape
-    images = max(1, min(batch, TILE // size))
-    step = max(1, TILE // (size * images))
+    rows = max(ROWS, TILE // size)
+    images = max(1, min(batch, rows))
+    step = max(1, rows // images)
     gates = [None if gate is None else gate.expand_as(u) for gate in (in_gate, out_gate)]
     y = torch.empty_like(u, dtype=torch.result_type(u, u if out_gate is None else out_gate))
     for h in range(0, channels, step):

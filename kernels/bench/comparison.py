@@ -1,0 +1,161 @@
+"""One comparison: an operation, what a user would call instead, and the row that timing them gives."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zoo.kernels.cost import DEVICES, Cost, cost
+from zoo.kernels.dispatch import runs_triton
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`calls[op]` is ours, the others compute the same. `shapes` are for the cost model (None: it has no formula)."""
+
+    op: str
+    case: str
+    calls: Mapping[str, Call]
+    probe: Tensor
+    shapes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one comparison measured.
+
+    times: milliseconds by name, the median, ours under the operation's own name; spread: ours, its 20 % and 80 %
+    quantiles. ratio: the fastest other over ours (above 1 = ours is faster), the median of the turns. path: what the
+    dispatcher picked. tflops, gbps: ours, from the FLOPs and the byte floor of the cost model. floor: share of the time
+    floor that we reach (None where the device is not in `cost.DEVICES`). copy: our bytes a second as a share of those
+    of a plain copy, measured in the same run. memory: megabytes by name that a call takes at its peak (GPU only).
+    left_out: other calls that do not run here, and why.
+    """
+
+    op: str
+    case: str
+    device: str
+    dtype: str
+    path: str
+    times: Mapping[str, float]
+    spread: tuple[float, float]
+    ratio: float
+    tflops: float | None = None
+    gbps: float | None = None
+    floor: float | None = None
+    copy: float | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        words = [f"{self.op:16s} {self.case:46s} {self.path:6s} {self.ratio:5.2f}x "]
+        words += [f"{name} {value:.3f} ms{self._megabytes(name)}" for name, value in self.times.items()]
+        if self.tflops is not None and self.gbps is not None:
+            words.append(f"{self.tflops:.3g} TFLOP/s {self.gbps:.3g} GB/s")
+        words += [
+            f"{share:.0%} of {name}" for name, share in (("the floor", self.floor), ("a copy", self.copy)) if share
+        ]
+        words += [f"without {name}: {why}" for name, why in self.left_out.items()]
+        return "  ".join(words)
+
+    def _megabytes(self, name: str) -> str:
+        return f" {self.memory[name]:.0f} MB" if name in self.memory else ""
+
+
+def measure(found: Comparison, device: str, dtype: torch.dtype, *, rounds: int, copy_gbps: float | None) -> Row:
+    """Time all calls of a comparison in one run.
+
+    Raises:
+        Exception: what our own call raises; another's is left out.
+    """
+    calls, left_out = {}, {}
+    for name, call in found.calls.items():
+        try:
+            call()
+            calls[name] = call
+        except Exception as error:  # a rival's limits are of any kind: unsupported shapes, compilers, memory
+            if name == found.op:
+                raise
+            left_out[name] = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    turns = time_on_gpu(calls) if device == "cuda" else time_on_cpu(calls, rounds)
+    ours = turns[found.op]
+    others = list(zip(*(taken for name, taken in turns.items() if name != found.op), strict=True))
+    ratios = [min(other) / own for other, own in zip(others, ours)] or [float("nan")]
+    seconds = statistics.median(ours) / 1e3
+    needed, floor = _needed(found, dtype, device)
+    return Row(
+        found.op,
+        found.case,
+        device_name(device),
+        str(dtype).removeprefix("torch."),
+        "triton" if runs_triton(found.probe) else "aten",
+        {name: statistics.median(taken) for name, taken in turns.items()},
+        _spread(ours),
+        statistics.median(ratios),
+        tflops=needed and needed.flops / seconds / 1e12,
+        gbps=needed and needed.bytes / seconds / 1e9,
+        floor=floor and floor / seconds,
+        copy=needed.bytes / seconds / 1e9 / copy_gbps if needed and copy_gbps else None,
+        memory={name: peak_megabytes(call) for name, call in calls.items()} if device == "cuda" else {},
+        left_out=left_out,
+    )
+
+
+def time_on_gpu(calls: Mapping[str, Call]) -> dict[str, list[float]]:
+    """Milliseconds of every call, 20 %, 50 % and 80 % quantiles by `triton.testing.do_bench`, which clears the L2."""
+    from triton.testing import do_bench
+
+    return {name: do_bench(call, warmup=25, rep=100, quantiles=[0.2, 0.5, 0.8]) for name, call in calls.items()}
+
+
+def time_on_cpu(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds by turn: calls take turns, so that other work on the machine slows them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append(1e3 * (time.perf_counter() - start))
+    return taken
+
+
+def copy_bandwidth(device: str) -> float | None:
+    """GB/s of a plain copy of a gigabyte, read and written; None on a CPU, whose caches make it no yardstick."""
+    if device != "cuda":
+        return None
+    source = torch.randn(2**28, device=device)
+    target = torch.empty_like(source)
+    milliseconds = time_on_gpu({"copy": lambda: target.copy_(source)})["copy"][1]
+    return 2 * source.nbytes / milliseconds / 1e6
+
+
+def peak_megabytes(call: Call) -> float:
+    """Memory that a call takes on the GPU at its peak, its result included."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _needed(found: Comparison, dtype: torch.dtype, device: str) -> tuple[Cost | None, float | None]:
+    """What the operation costs, and the seconds of its floor on this device."""
+    if found.shapes is None:
+        return None, None
+    known = next((key for key in DEVICES if device == "cuda" and key in device_name(device).lower()), None)
+    needed = cost(found.op, found.shapes, str(dtype).removeprefix("torch."), known or "h200")
+    return needed, needed.seconds if known else None
+
+
+def _spread(taken: Sequence[float]) -> tuple[float, float]:
+    ordered = sorted(taken)
+    return ordered[len(ordered) // 5], ordered[-1 - len(ordered) // 5]

@@ -1,0 +1,67 @@
+"""Everything that a comparison times computes the same, or the ratio means nothing; rows say what was left out."""
+
+import pytest
+import torch
+
+from tests.kernels.harness import close
+from zoo.kernels.bench import COMPARISONS, rows
+from zoo.kernels.bench.attention import _written_out
+from zoo.kernels.bench.comparison import Comparison, measure
+
+LOOSE = {
+    "quant_linear": 0.03,  # 8 bits
+    "preprocess": 0.02,  # one step of 255, over the deviation
+    "rational": 1e-3,  # coefficient gradients sum a million terms
+}
+APPROXIMATE = ("retrieval_head",)
+
+
+@pytest.mark.parametrize("make", COMPARISONS, ids=lambda make: make.__name__)
+def test_the_calls_of_a_comparison_agree(make):
+    torch.manual_seed(0)
+    found = make("cpu", torch.float32)
+    assert found.op in found.calls
+    results = {name: call() for name, call in found.calls.items()}
+    if found.op in APPROXIMATE:
+        return
+    want = results.pop(found.op)
+    for name, got in results.items():
+        pairs = zip(want, got, strict=True) if isinstance(want, tuple) else [(want, got)]
+        for w, g in pairs:
+            if w.is_floating_point():
+                close(w, g, tolerance=LOOSE.get(found.op, 1e-4), name=name)
+            else:  # equally near centroids may go either way, and an iteration carries that on
+                assert (w == g).float().mean() > 0.99, name
+
+
+def test_a_rival_that_fails_is_left_out():
+    def fails():
+        raise RuntimeError("no kernel for this\nand a long tail")
+
+    x = torch.randn(64, 64)
+    calls = {"attention": lambda: x @ x, "broken": fails, "other": lambda: x @ x}
+    row = measure(Comparison("attention", "toy", calls, x), "cpu", x.dtype, rounds=3, copy_gbps=None)
+    assert set(row.times) == {"attention", "other"}
+    assert row.left_out == {"broken": "no kernel for this"}
+    assert "without broken: no kernel for this" in str(row)
+    assert row.spread[0] <= row.times["attention"] <= row.spread[1]
+    with pytest.raises(RuntimeError, match="no kernel"):
+        measure(Comparison("broken", "toy", calls, x), "cpu", x.dtype, rounds=1, copy_gbps=None)
+
+
+def test_rows_by_name():
+    found = list(rows("cpu", only="monarch", rounds=2))
+    assert [row.op for row in found] == ["monarch"]
+    assert found[0].path == "aten"
+    assert found[0].tflops > 0
+    assert found[0].floor is None
+    assert found[0].memory == {}
+
+
+def test_flex_attention_says_the_same_as_the_window_comparison():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q, k, v = torch.randn(3, 2, 3, 49, 32)
+    bias = torch.randn(1, 3, 49, 49)
+    got = flex_attention(q, k, v, score_mod=lambda score, _, head, row, column: score + bias[0, head, row, column])
+    close(got, _written_out(q, k, v, bias), tolerance=1e-5)

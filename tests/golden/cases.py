@@ -96,7 +96,8 @@ class Case:
     def _part(self, *prefixes: str, strip: bool) -> dict[str, Tensor]:
         if self.tensors is None:
             table = self.spec.get("kind") == "table"
-            self.tensors = {} if table else load_file(self.path.with_suffix(".safetensors"))
+            device = str(torch.get_default_device())
+            self.tensors = {} if table else load_file(self.path.with_suffix(".safetensors"), device=device)
         return {
             (key.split("/", 1)[1] if strip else key): value
             for key, value in self.tensors.items()

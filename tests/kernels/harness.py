@@ -1,7 +1,8 @@
 """What every kernel's test uses: a process with Triton's interpreter, guard bands, and tolerances by dtype.
 
 tests/kernels/test_<op>.py       ordinary tests, and `test_interpreter = interpreter_test("interpret_<op>.py")`
-tests/kernels/interpret_<op>.py  tests of the Triton kernel; not collected by itself, run with TRITON_INTERPRET=1
+tests/kernels/interpret_<op>.py  tests of the Triton kernel; not collected by itself, run with TRITON_INTERPRET=1, and
+                                 on a GPU by test_on_gpu.py
 """
 
 import os

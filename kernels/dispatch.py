@@ -7,8 +7,11 @@ check both paths:
     TRITON_INTERPRET=1 pytest tests/golden -k rational    the kernel, in Triton's interpreter
 """
 
+import functools
 import importlib.metadata
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +53,20 @@ def runs_triton(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = KERNEL_DTYPE
     known = all(tensor.dtype in dtypes for tensor in tensors if tensor.is_floating_point())
     wrong = INTERPRETED and any(tensor.dtype == torch.bfloat16 for tensor in tensors)
     return known and not wrong
+
+
+Launch = TypeVar("Launch", bound=Callable[..., Any])
+
+
+def on_its_gpu(launch: Launch) -> Launch:
+    """`launch` with the GPU of its first argument made the current one, which is where Triton launches."""
+
+    @functools.wraps(launch)
+    def run(tensor: Tensor, *rest: Any, **named: Any) -> Any:
+        with torch.cuda.device_of(tensor):
+            return launch(tensor, *rest, **named)
+
+    return cast(Launch, run)
 
 
 Machine = str

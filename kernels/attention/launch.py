@@ -22,9 +22,10 @@ from zoo.kernels.attention.bias_gradient import bias_gradient_kernel
 from zoo.kernels.attention.forward import forward_kernel, merge_kernel
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.tiles import LOG2E
-from zoo.kernels.dispatch import machine_of
+from zoo.kernels.dispatch import machine_of, on_its_gpu
 
 
+@on_its_gpu
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:
     """o (B, H, M, V) with the memory of (B, M, H, V), lse (B, H, M) float32."""
     batch, heads, queries, _ = q.shape
@@ -101,6 +102,7 @@ def _forward_into(
         )
 
 
+@on_its_gpu
 def backward(
     do: Tensor,
     dlse: Tensor,

@@ -4,6 +4,9 @@ Long sequences have 16k tokens and 2,048 channels, as in FlashAttention's own ta
 that it learns.
 """
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -129,19 +132,19 @@ def _written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 def _others(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False, enable_gqa: bool = False) -> dict[str, Call]:
     """SDPA as it chooses, and on a GPU each of its backends and FlexAttention."""
-    settings = {"is_causal": is_causal, "enable_gqa": enable_gqa}
+    settings: dict[str, Any] = {"is_causal": is_causal, "enable_gqa": enable_gqa}
     others: dict[str, Call] = {"sdpa": lambda: F.scaled_dot_product_attention(q, k, v, **settings)}
     if not q.is_cuda:
         return others
     for name, backend in BACKENDS.items():
-        others[f"sdpa, {name}"] = lambda backend=backend: _by_backend(backend, q, k, v, settings)
+        others[f"sdpa, {name}"] = partial(_by_backend, backend, q, k, v, settings)
     flex = torch.compile(flex_attention, dynamic=False)
     tiles = create_block_mask(_seen, None, None, q.shape[2], k.shape[2], q.device) if is_causal else None
     others["flex"] = lambda: flex(q, k, v, block_mask=tiles, enable_gqa=enable_gqa)
     return others
 
 
-def _by_backend(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, settings: dict[str, bool]) -> Tensor:
+def _by_backend(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, settings: dict[str, Any]) -> Tensor:
     with sdpa_kernel(backend):
         return F.scaled_dot_product_attention(q, k, v, **settings)
 

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from zoo.kernels.cost import DEVICES, Cost, cost
 from zoo.kernels.dispatch import runs_triton
 
-Call = Callable[[], object]
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ def measure(found: Comparison, device: str, dtype: torch.dtype, *, rounds: int, 
         {name: statistics.median(taken) for name, taken in turns.items()},
         _spread(ours),
         statistics.median(ratios),
-        tflops=needed and needed.flops / seconds / 1e12,
-        gbps=needed and needed.bytes / seconds / 1e9,
-        floor=floor and floor / seconds,
+        tflops=needed.flops / seconds / 1e12 if needed else None,
+        gbps=needed.bytes / seconds / 1e9 if needed else None,
+        floor=floor / seconds if floor else None,
         copy=needed.bytes / seconds / 1e9 / copy_gbps if needed and copy_gbps else None,
         memory={name: peak_megabytes(call) for name, call in calls.items()} if device == "cuda" else {},
         left_out=left_out,

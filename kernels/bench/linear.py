@@ -1,11 +1,16 @@
 """Attentions whose cost grows linearly, beside the lines of PyTorch that say the same."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from zoo.kernels.bench.comparison import Call, Comparison
 from zoo.kernels.linear import linear_attention as linear
 from zoo.kernels.linear import taylor_attention as taylor
+
+Function = Callable[..., Tensor]
 
 
 def linear_attention(device: str, dtype: torch.dtype) -> Comparison:
@@ -36,16 +41,20 @@ def taylor_attention_training(device: str, dtype: torch.dtype) -> Comparison:
     return Comparison("taylor_attention", f"{heads} x {tokens}, causal, training", calls, leaves[0])
 
 
-def _with_compiled(functions: dict[str, Call], leaves: list[Tensor]) -> dict[str, Call]:
+def _with_compiled(functions: dict[str, Function], leaves: list[Tensor]) -> dict[str, Call]:
     """Calls on `leaves`, with their gradients where they learn; on a GPU the plain one compiled too."""
     if leaves[0].is_cuda:
         functions = {**functions, "the same, compiled": torch.compile(list(functions.values())[-1], dynamic=False)}
-    if not leaves[0].requires_grad:
-        return {name: lambda function=function: function(*leaves) for name, function in functions.items()}
-    return {
-        name: lambda function=function: torch.autograd.grad(function(*leaves).sum(), leaves)
-        for name, function in functions.items()
-    }
+    run = _train if leaves[0].requires_grad else _apply
+    return {name: partial(run, function, leaves) for name, function in functions.items()}
+
+
+def _apply(function: Function, leaves: list[Tensor]) -> Tensor:
+    return function(*leaves)
+
+
+def _train(function: Function, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(function(*leaves).sum(), leaves)
 
 
 def _input(

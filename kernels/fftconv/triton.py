@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions
+from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
 from zoo.kernels.fftconv.long import convolve_long_kernel, correlate_long_kernel
 from zoo.kernels.fftconv.reference import dft, twiddles
 from zoo.kernels.fftconv.short import convolve_kernel, correlate_kernel
@@ -76,6 +76,7 @@ def _like(gate: Tensor | None, u: Tensor) -> Tensor | None:
     return None if gate is None else gate.expand_as(u).contiguous()
 
 
+@on_its_gpu
 def convolve(
     u: Tensor,
     k: Tensor,
@@ -112,6 +113,7 @@ def correlates(fft_size: int) -> bool:
     return fft_size <= LARGEST_CORRELATION or len(FACTORS[fft_size]) == 3
 
 
+@on_its_gpu
 def correlate(
     u: Tensor,
     grad: Tensor,

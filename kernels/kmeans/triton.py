@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions
+from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
 from zoo.kernels.kmeans.aten import means
 
 
@@ -83,6 +83,7 @@ SPLITS = tuple(1 << power for power in range(7))
 """Programs that may share a cluster's points."""
 
 
+@on_its_gpu
 def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, N, D), centroids (B, K, D) -> ids (B, N) int32, squared distances (B, N) float32."""
     x, centroids = x.contiguous(), centroids.to(x.dtype).contiguous()
@@ -99,6 +100,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return ids, distances
 
 
+@on_its_gpu
 def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, N, D), ids (B, N) int32, centroids (B, K, D) -> new centroids (B, K, D), counts (B, K) int32."""
     batch, clusters, dim = centroids.shape

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of
+from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of, on_its_gpu
 from zoo.kernels.linear.reference import Kind
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
@@ -61,6 +61,7 @@ def state_width(values: int) -> int:
     return triton.cdiv(values + 1, 4) * 4
 
 
+@on_its_gpu
 def forward(
     q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool, eps: float, chosen: Plan | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -78,6 +79,7 @@ def forward(
     return y, z
 
 
+@on_its_gpu
 def backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, z: Tensor, kind: Kind, causal: bool,
     chosen: Plan | None = None,

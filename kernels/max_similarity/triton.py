@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions
+from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
 from zoo.kernels.max_similarity.aten import bags, chosen_pairs
 
 
@@ -75,6 +75,7 @@ BAG = (16, 128, 4)
 """Pairs and features at a time, warps."""
 
 
+@on_its_gpu
 def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """hidden (B, S, D), embedding (V, D), mask (B, S) -> top (B, V) float32, at (B, V) int32."""
     hidden, embedding = hidden.contiguous(), embedding.contiguous()
@@ -92,6 +93,7 @@ def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tu
     return top, at
 
 
+@on_its_gpu
 def max_dot_backward(grad: Tensor, hidden: Tensor, embedding: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """grad (B, V) and what the forward had -> dh (B, S, D), de (V, D)."""
     batch, length, dim = hidden.shape

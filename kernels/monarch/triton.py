@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions
+from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
 
 
 @triton.jit
@@ -76,6 +76,7 @@ def _views(x: Tensor, h: Tensor, y: Tensor, w1: Tensor, w2: Tensor) -> tuple[Ten
     )
 
 
+@on_its_gpu
 def forward(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, k p), w1 (k, q, p), w2 (l, s, r) -> y (B, s l) and the hidden product h (B, k q)."""
     x = x.contiguous()
@@ -87,6 +88,7 @@ def forward(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
     return y, h
 
 
+@on_its_gpu
 def backward(grad: Tensor, x: Tensor, h: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """dw2 = dy^T h, dh = dy w2, dw1 = dh^T x, dx = dh w1, block by block."""
     x, grad = x.contiguous(), grad.contiguous()

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
+from zoo.kernels.dispatch import on_its_gpu
 
 
 @triton.jit
@@ -76,6 +77,7 @@ TILE = (4, 64, 4)
 """Rows and columns of the output, warps."""
 
 
+@on_its_gpu
 def launch(
     images: Tensor, boxes: Tensor, flips: Tensor | None, size: tuple[int, int], mean: list[float], std: list[float],
     antialias: bool, round_uint8: bool, dtype: torch.dtype,

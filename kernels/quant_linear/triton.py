@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
+from zoo.kernels.dispatch import on_its_gpu
 
 
 @triton.jit
@@ -78,6 +79,7 @@ BLOCKS = tuple(1 << power for power in range(4, 13))
 """Features that `quantize_kernel` reads at a time."""
 
 
+@on_its_gpu
 def launch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """x (M, K), weight int8 (N, K), scale (N,), bias (N,) -> (M, N) in the dtype of x."""
     x, weight, scale = x.contiguous(), weight.contiguous(), scale.contiguous()

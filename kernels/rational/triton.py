@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
+from zoo.kernels.dispatch import on_its_gpu
 
 
 @triton.jit
@@ -90,6 +91,7 @@ def _tiles(width: int) -> tuple[int, int, int]:
     return 4096 // block, block, 8
 
 
+@on_its_gpu
 def forward(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
     """x (..., D), numerator (G, m + 1), denominator (G, n) -> y like x."""
     x = x.contiguous()
@@ -100,6 +102,7 @@ def forward(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
     return y
 
 
+@on_its_gpu
 def backward(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """dx like x; da (G, m + 1) and db (G, n) in float32."""
     x, grad = x.contiguous(), grad.contiguous()

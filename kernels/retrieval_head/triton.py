@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
+from zoo.kernels.dispatch import on_its_gpu
 
 
 @triton.jit
@@ -37,6 +38,7 @@ TILE = (32, 128, 4)
 """Rows and features of a tile, warps."""
 
 
+@on_its_gpu
 def probed_logits(hidden: Tensor, rows: Tensor, probes: Tensor) -> Tensor:
     """hidden (T, D), rows (C, R, D), probes (T, P) int64 -> (T, P, R) float32."""
     hidden, rows, probes = hidden.contiguous(), rows.contiguous(), probes.contiguous()

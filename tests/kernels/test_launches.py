@@ -7,6 +7,7 @@ at. Operations are called on small tensors in every dtype, forward and backward.
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -50,8 +51,18 @@ def tf32() -> Iterator[None]:
 def record(monkeypatch) -> Callable[[str], list[Configuration]]:
     """Every operation believes in a GPU of the named kind, whose launches go into the list."""
     seen: list[Configuration] = []
+    current: list[Tensor] = []
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        current.append(tensor)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
 
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **named: Any) -> None:
+        assert current, f"{kernel.fn.__name__} runs on whatever GPU is the current one: its launcher is not on_its_gpu"
         options = {key: named.pop(key) for key in ("num_warps", "num_stages") if key in named}
         given = dict(zip(kernel.arg_names, args, strict=False)) | named
         fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}

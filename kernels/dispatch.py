@@ -87,14 +87,13 @@ def exporting() -> bool:
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
-def autocast_to(tensor: Tensor) -> Tensor:
-    """`tensor` in the dtype of the autocast region around the call, or as it is outside one (float64 stays)."""
-    device = tensor.device.type
-    if device == "meta":
-        return tensor
-    if tensor.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return tensor.to(torch.get_autocast_dtype(device))
-    return tensor
+def autocast_to(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors in the dtype of the autocast region around the call, or as they are outside one (float64 stays)."""
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
 
 
 def dot_precision(dtype: torch.dtype) -> str:

@@ -54,7 +54,7 @@ def attention(
     Raises ValueError where shapes do not fit.
     """
     _check(q, k, v, bias, block_mask, block_size)
-    q, k, v = (autocast_to(x) for x in (q, k, v))
+    q, k, v = autocast_to(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if block_mask is not None:
         block_mask = block_mask[(None,) * (4 - block_mask.dim())]
@@ -98,7 +98,7 @@ def attention_varlen(
             f"cu_seqlens_q and cu_seqlens_k must both be (sequences + 1,), not {tuple(cu_seqlens_q.shape)} and "
             f"{tuple(cu_seqlens_k.shape)}"
         )
-    q, k, v = (autocast_to(x).transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in autocast_to(q, k, v))
     _check(q, k, v, None, None, None)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     masks = Masks(

@@ -54,18 +54,18 @@ class Row:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        words = [f"{self.op:16s} {self.case:46s} {self.path:6s} {self.ratio:5.2f}x "]
-        words += [f"{name} {value:.3f} ms{self._megabytes(name)}" for name, value in self.times.items()]
+        """Ours on one line, the others on the next."""
+        words = [f"{self.op:16s} {self.case:50s} {self.path:6s} {self.ratio:5.2f}x  {self._time(self.op)}"]
         if self.tflops is not None and self.gbps is not None:
-            words.append(f"{self.tflops:.3g} TFLOP/s {self.gbps:.3g} GB/s")
-        words += [
-            f"{share:.0%} of {name}" for name, share in (("the floor", self.floor), ("a copy", self.copy)) if share
-        ]
-        words += [f"without {name}: {why}" for name, why in self.left_out.items()]
-        return "  ".join(words)
+            words.append(f"{self.tflops:.3g} TFLOP/s  {self.gbps:.3g} GB/s")
+        shares = {"the floor": self.floor, "a copy": self.copy}
+        words += [f"{share:.0%} of {name}" for name, share in shares.items() if share]
+        others = [f"{name} {self._time(name)}" for name in self.times if name != self.op]
+        others += [f"without {name}: {why}" for name, why in self.left_out.items()]
+        return "  ".join(words) + "\n    " + "   ".join(others)
 
-    def _megabytes(self, name: str) -> str:
-        return f" {self.memory[name]:.0f} MB" if name in self.memory else ""
+    def _time(self, name: str) -> str:
+        return f"{self.times[name]:.3f} ms" + (f", {self.memory[name]:.0f} MB" if name in self.memory else "")
 
 
 def measure(found: Comparison, device: str, dtype: torch.dtype, *, rounds: int, copy_gbps: float | None) -> Row:

@@ -56,7 +56,7 @@ def max_similarity(
     _check(hidden, embedding, bias, mask, activation)
     if cosine:
         hidden, embedding = F.normalize(hidden, dim=-1), F.normalize(embedding, dim=-1)
-    hidden, embedding = autocast_to(hidden), autocast_to(embedding)
+    hidden, embedding = autocast_to(hidden, embedding)
     at: Tensor | None = None
     if exporting():
         top, at = reference.max_dot(hidden, embedding, mask)

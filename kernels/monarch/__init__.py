@@ -30,7 +30,7 @@ def monarch(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
         raise ValueError(f"monarch: w1 {tuple(w1.shape)} and w2 {tuple(w2.shape)} do not fit: k q must equal l r")
     if x.shape[-1] != w1.shape[0] * w1.shape[2]:
         raise ValueError(f"monarch: x has {x.shape[-1]} features, w1 expects {w1.shape[0] * w1.shape[2]}")
-    x, w1, w2 = autocast_to(x), autocast_to(w1), autocast_to(w2)
+    x, w1, w2 = autocast_to(x, w1, w2)
     flat = x.reshape(-1, x.shape[-1])
     y = torch.ops.zoo.monarch(flat, w1, w2)[0] if runs_triton(x, w1, w2) and not exporting() else _aten(flat, w1, w2)[0]
     return y.reshape(*x.shape[:-1], y.shape[-1])

@@ -46,7 +46,7 @@ def quant_linear(x: Tensor, weight_int8: Tensor, weight_scale: Tensor, bias: Ten
         ValueError: shapes that do not fit, or rows too long for int32 sums (I > 131,071).
     """
     _check(x, weight_int8, weight_scale, bias)
-    x = autocast_to(x)
+    (x,) = autocast_to(x)
     if torch.onnx.is_in_onnx_export():
         return _float_product(x, weight_int8, weight_scale, bias)
     if exporting():

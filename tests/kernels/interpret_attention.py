@@ -9,20 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
-from tests.kernels.test_attention import golden_attention, golden_attention_varlen
 from zoo.kernels.attention import attention, attention_varlen, choice, launch, merge
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_backward_op, attention_op
 from zoo.kernels.attention.reference import attention_backward_reference, attention_reference
-
-ADAPTERS = {"attention": golden_attention, "attention_varlen": golden_attention_varlen}
-
-
-@pytest.mark.parametrize("case", [case for case in cases() if case.system == "attention"], ids=lambda case: case.name)
-def test_golden(case):
-    case.check(ADAPTERS[case.target](case))
 
 
 def check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, tolerance: float = 2e-5) -> None:

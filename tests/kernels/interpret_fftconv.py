@@ -7,18 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
-from tests.kernels.test_fftconv import fftconv_case, gated_conv, sparse_convs
 from zoo.kernels.fftconv import fftconv, reference
 from zoo.kernels.fftconv import triton as kernels
-
-ADAPTERS = {"fftconv": fftconv_case, "gated_conv": gated_conv, "sparse_convs": sparse_convs}
-
-
-@pytest.mark.parametrize("case", [case for case in cases() if case.target in ADAPTERS], ids=lambda case: case.name)
-def test_golden(case):
-    case.check(ADAPTERS[case.target](case))
 
 
 def exact(u: Tensor, k: Tensor, size: int) -> Tensor:

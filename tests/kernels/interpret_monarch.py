@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
-from tests.kernels.test_monarch import blockdiag_butterfly_multiply, monarch_matmul
 from zoo.kernels.monarch import reference
 from zoo.kernels.monarch import triton as kernels
 
@@ -15,17 +13,6 @@ SHAPES = [
     (70, (2, 33, 65), (3, 7, 22)),
     (0, (2, 2, 2), (2, 2, 2)),
 ]
-
-ADAPTERS = {
-    ("monarch", "monarch_matmul"): monarch_matmul,
-    ("monarch", "blockdiag_butterfly_multiply"): blockdiag_butterfly_multiply,
-}
-CASES = [case for case in cases() if (case.system, case.target) in ADAPTERS]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_golden(case):
-    case.check(ADAPTERS[case.system, case.target](case))
 
 
 @pytest.mark.parametrize(("batch", "first", "second"), SHAPES)

@@ -3,21 +3,11 @@
 import pytest
 import torch
 
-from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
-from tests.kernels.test_preprocess import preprocess_case
 from zoo.kernels.preprocess import reference
 from zoo.kernels.preprocess.triton import launch
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-
-ADAPTERS = {("preprocess", "preprocess"): preprocess_case}
-CASES = [case for case in cases() if (case.system, case.target) in ADAPTERS]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_golden(case):
-    case.check(ADAPTERS[case.system, case.target](case))
 
 
 @pytest.mark.parametrize("antialias", [True, False])

@@ -3,19 +3,9 @@
 import pytest
 import torch
 
-from tests.golden.cases import cases
 from tests.kernels.harness import GuardBands, close
-from tests.kernels.test_rational import group_rational, rational_case
 from zoo.kernels.rational import rational, reference
 from zoo.kernels.rational import triton as kernels
-
-ADAPTERS = {("rational", "rational"): rational_case, ("kat", "group_rational"): group_rational}
-CASES = [case for case in cases() if (case.system, case.target) in ADAPTERS]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_golden(case):
-    case.check(ADAPTERS[case.system, case.target](case))
 
 
 @pytest.mark.parametrize(("rows", "dim", "groups"), [(1, 1, 1), (37, 12, 4), (5, 600, 2), (300, 24, 1), (0, 8, 2)])

@@ -35,7 +35,8 @@ class ZooDataModule(LightningDataModule):
         captions: sentences about each item that the batches carry, another one in each epoch, made from the names of
             classes and concepts (`zoo.data.concept_captions`) where the data bring none.
         augment: vary the training pictures (shifts; mirroring where the data allow it).
-        image_size: height and width of the default preprocessing, where the data's own size will not do.
+        image_size: height and width of the default preprocessing, where the data's own size will not do. A trained
+            model and a backbone with weights have a size of their own: another one is refused.
         preprocessing: what pictures go through, as a `Preprocessing` or its dictionary; None is the data's own.
     """
 
@@ -118,8 +119,16 @@ class ZooDataModule(LightningDataModule):
         return self._preprocessing or self.default_preprocessing
 
     def use_preprocessing(self, preprocessing: Preprocessing | Mapping[str, Any] | None) -> None:
-        """Take a backbone's preprocessing instead of the data's own (None returns to that)."""
-        self._preprocessing = _as_preprocessing(preprocessing)
+        """Take a backbone's preprocessing instead of the data's own (None returns to that).
+
+        Raises:
+            DataError: it makes images of another size than the user asked for.
+        """
+        taken, asked = _as_preprocessing(preprocessing), self.image_size
+        if taken and asked and taken.image_size not in ((0, 0), (asked, asked)):
+            height, width = taken.image_size
+            raise DataError(f"data.image_size={asked}: the model sees images of {height}x{width}: leave it out")
+        self._preprocessing = taken
         self._ready = False
 
     @property

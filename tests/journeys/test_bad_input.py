@@ -47,6 +47,10 @@ MISTAKES = {
     "negative batch": (["train", "data.batch_size=-1"], ["data.batch_size=-1: give at least 1"]),
     "share": (["train", "data.val_fraction=0.9"], ["give a share above 0 and below 0.5"]),
     "image too small": (["train", "model=litv2", "data.image_size=2"], ["are too small: take 8x8 or more"]),
+    "image of another size than the weights'": (
+        ["check", "backbone=shapes_clip", "data=shapes", "data.image_size=48", "task.lr=-1", "trainer.max_epochs=0"],
+        ["data.image_size=48: the model sees images of 64x64: leave it out", "trainer.max_epochs=0"],
+    ),
     "image that does not align": (["train", "model=bottlefit", "data.image_size=9"], ["images of 9x9 do not align"]),
     "regression": (
         ["train", "data=tabular", "backbone=mlp", "model=bottlefit"], ["bottlefit classifies: it takes no regression"]

@@ -56,6 +56,7 @@ def test_says_why_the_yardstick_is_not_measured(zoo_command, trained_run, tmp_pa
         (["data=tabular"], ["a task of regression, the model was trained for classification"]),
         (["model=vib"], ["takes only data=NAME"]),
         (["data.batch_sise=3"], ["did you mean batch_size"]),
+        (["data.image_size=16"], ["data.image_size=16: the model sees images of 8x8: leave it out"]),
         (["data=digit"], ["did you mean digits"]),
     ],
 )

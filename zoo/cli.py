@@ -36,6 +36,7 @@ def help_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (`zoo.errors` lists them)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -69,6 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines, code = describe(error, verb)
         print("\n".join(lines), file=sys.stderr)
         return code
+
+
+def _open_streams() -> None:
+    """Streams that the shell closed (`>&-`) read and write nothing, and no file opened later takes their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _flushed(code: int) -> int:

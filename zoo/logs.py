@@ -14,7 +14,7 @@ def logging_to(path: Path) -> Iterator[None]:
     """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout where no bar runs."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    console = logging.StreamHandler(sys.stdout)
+    console = _Console(sys.stdout)
     console.addFilter(lambda record: record.name == "zoo")
     console.setLevel(logging.WARNING if sys.stdout.isatty() else logging.INFO)
     loggers = [logging.getLogger(name) for name in ("zoo", "pytorch_lightning", "lightning", "py.warnings")]
@@ -38,6 +38,10 @@ def logging_to(path: Path) -> Iterator[None]:
                 handler.close()
 
 
-class _LogFile(logging.FileHandler):
+class _Console(logging.StreamHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """On a full disk the training's own failure is what counts."""
+        """On a full disk, or where a pipe's reader has left, the training's own failure is what counts."""
+
+
+class _LogFile(_Console, logging.FileHandler):
+    """The same for the file."""

@@ -159,7 +159,7 @@ def test_preprocessing_can_be_replaced():
 def test_preprocessing_of_another_size_than_was_asked_for_is_refused():
     data = DigitsDataModule(image_size=16)
     other = Preprocessing(image_size=(8, 12), mean=(0.0,), std=(1.0,))
-    with pytest.raises(DataError, match="data.image_size=16: the model sees images of 8x12"):
+    with pytest.raises(DataError, match=r"image_size=16: the model sees images of 8x12"):
         data.use_preprocessing(other)
     assert data.facts.image_size == (16, 16)
     data.use_preprocessing(Preprocessing(image_size=(16, 16), mean=(0.0,), std=(1.0,)))

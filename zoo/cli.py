@@ -76,7 +76,7 @@ def _open_streams() -> None:
     """Streams that the shell closed (`>&-`) read and write nothing, and no file opened later takes their number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _flushed(code: int) -> int:

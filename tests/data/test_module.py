@@ -55,6 +55,23 @@ def test_few_shots_are_nested_and_leave_evaluation_whole():
     assert sorted(labels) == [label for label in range(10) for _ in range(2)]
 
 
+def test_classes_with_fewer_items_than_shots_are_named(caplog):
+    data = DigitsDataModule(shots=10)
+    data.setup("fit")
+    assert not caplog.messages
+    data = DigitsDataModule(shots=142)
+    data.setup("fit")
+    counts = np.bincount(data.train_set.labels).tolist()
+    scarce = [f"{digit} ({count})" for digit, count in enumerate(counts) if count < 142]
+    assert 1 < len(scarce) < 7
+    (line,) = caplog.messages
+    start, _, named = line.rpartition(": ")
+    assert start == "data.shots=142: these classes have fewer items, all are taken"
+    assert sorted(named.split(", ")) == scarce
+    DigitsDataModule(shots=1000).setup("fit")
+    assert caplog.messages[1].endswith(") and 4 more")
+
+
 def test_split_does_not_move_when_items_are_added():
     names = [f"{index}.jpg" for index in range(100)]
     before = stratified_split(names, strata=None, fractions=[0.1], seed=0)[1]

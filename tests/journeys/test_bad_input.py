@@ -147,9 +147,12 @@ def test_a_truncated_picture_can_be_skipped(refuse, here, capfd):
     whole = (here / "photos" / "dog" / "3.png").read_bytes()
     (here / "photos" / "dog" / "3.png").write_bytes(whole[: len(whole) // 2])
     refuse(["train", *FOLDER, *VIB], 2, "photos/dog/3.png: ", new_files=True)
-    refuse(["train", *FOLDER, *VIB, "data.on_error=skip"], 0, new_files=True)
+    assert main(["train", *FOLDER, *VIB, "data.on_error=skip", "data.shots=20"]) == 0
+    out = capfd.readouterr().out
+    assert "data.shots=20: these classes have fewer items, all are taken: dog (7), cat (8)\n" in out
     log = (here / "outputs" / "latest" / "train.log").read_text()
-    assert "1 of 20 images left out" in log
+    assert "1 of 20 images left out:" in log
+    assert "1 of 20 images left out (more in train.log)" in out
     assert "photos/dog/3.png" in log
 
 

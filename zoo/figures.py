@@ -10,6 +10,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, ACCENT, SECOND, PALE = "#22303c", "#2a6f97", "#e07a5f", "#d9e2ea"
 
@@ -152,7 +153,7 @@ def plane(rows: list[dict[str, Any]]) -> str:
     dots = axes.scatter(x, y, c=range(1, len(points) + 1), cmap="viridis", s=24)
     axes.set_xlabel("I(X;Z), upper bound (bits)")
     axes.set_ylabel("I(Z;Y), lower bound (bits)")
-    figure.colorbar(dots, ax=axes, label="epoch")
+    figure.colorbar(dots, ax=axes, label="epoch", ticks=MaxNLocator(integer=True, min_n_ticks=1))
     return svg(figure)
 
 

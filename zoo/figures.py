@@ -9,6 +9,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -157,14 +158,19 @@ def plane(rows: list[dict[str, Any]]) -> str:
     return svg(figure)
 
 
-def contributions(names: Sequence[str], values: Sequence[float], *, shown: int = 15) -> Figure:
-    """The concepts that spoke most for (right) and against (left) the answer."""
-    order = np.argsort(-np.abs(np.asarray(values)))[:shown]
-    figure, axes = new_axes(5.6, 0.8 + 0.27 * len(order))
-    chosen = [float(values[i]) for i in order]
+def contributions(
+    axes: Axes, names: Sequence[str], values: Sequence[float], *, changed: Mapping[int, str], shown: int = 15
+) -> None:
+    """The concepts that spoke most for (right) and against (left) the answer, below those that a person changed (which
+    -> how), which bear a mark."""
+    order = sorted(range(len(values)), key=lambda k: (k not in changed, -abs(values[k])))[: shown + len(changed)]
+    chosen = [float(values[k]) for k in order]
     axes.barh(range(len(order)), chosen, color=[ACCENT if value >= 0 else SECOND for value in chosen], height=0.7)
-    axes.set_yticks(range(len(order)), [names[i] for i in order])
+    axes.plot(chosen[: len(changed)], range(len(changed)), linestyle="none", marker="D", color=INK)
+    axes.set_yticks(range(len(order)), [f"{names[k]}  {changed[k]}" if k in changed else names[k] for k in order])
+    for label in axes.get_yticklabels()[: len(changed)]:
+        label.set_fontweight("bold")
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.invert_yaxis()
-    axes.set_xlabel("contribution to the predicted class")
-    return figure
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -35,6 +35,28 @@ def test_correction(zoo_command, trained_run, digit_files, tmp_path):
         assert drawn.size[0] > drawn.size[1] > 300
 
 
+def test_the_picture_shows_what_was_corrected(zoo_command, trained_run, digit_files, tmp_path):
+    picture = tmp_path / "why.svg"
+    words = ["explain", str(trained_run), str(digit_files / "8.png"), "--out", str(picture), "--json"]
+    found = json.loads(zoo_command(*words)[1])
+    assert (found["set_to"], "set by hand" in picture.read_text()) == ({}, False)
+    found = json.loads(zoo_command(*words, "--set", "lower_loop=0", "--set", "top_bar=0.5")[1])
+    assert found["set_to"] == {"lower_loop": 0, "top_bar": 0.5}
+    seen, drawn = found["answer"]["concepts"], picture.read_text()
+    assert f"lower_loop  {seen['lower_loop']:.0%} \u2192 0%" in drawn
+    assert f"top_bar  {seen['top_bar']:.0%} \u2192 50%" in drawn
+    assert "\u25c6 set by hand: seen \u2192 set to" in drawn
+
+
+def test_a_corrected_concept_is_drawn_however_little_it_says():
+    from zoo.figures import contributions, plt
+
+    figure, axes = plt.subplots()
+    contributions(axes, [f"c{k}" for k in range(40)], [*range(39), 0.0], changed={39: "90% to 0%"}, shown=3)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["c39  90% to 0%", "c38", "c37", "c36"]
+    plt.close(figure)
+
+
 def test_no_correction_leaves_the_answer(trained_run):
     from zoo.explanation import corrections, explain
     from zoo.trained import open_trained

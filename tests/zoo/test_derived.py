@@ -129,6 +129,14 @@ def test_adapt_mistakes(zoo_command, saved, support, trained_run, tmp_path):
     assert (code, len(err)) == (2, 1)
     assert "broken.png" in err[0]
     assert "--skip" in err[0]
+    (support / "2").mkdir()
+    code, _, err = zoo_command("adapt", str(folder), "--images", str(support))
+    assert (code, len(err)) == (2, 2)
+    assert "holds no images" in err[0]
+    only = support.with_name("broken")
+    shutil.copytree(support, only, ignore=lambda _, names: [name for name in names if name not in ("8", "broken.png")])
+    code, _, err = zoo_command("adapt", str(folder), "--images", str(only), "--skip")
+    assert (code, err) == (2, [f"error: {only}: none of its files can be read: give images"])
     (support / "eight").mkdir()
     code, _, err = zoo_command("adapt", str(folder), "--images", str(support))
     assert (code, len(err)) == (2, 1)

@@ -57,6 +57,22 @@ def test_a_corrected_concept_is_drawn_however_little_it_says():
     plt.close(figure)
 
 
+def test_letters_that_no_font_has_are_named(tmp_path, monkeypatch):
+    from zoo.explanation import Explanation, save_picture
+
+    monkeypatch.setattr("zoo.lettering._installed", dict)
+    names = {"\u5706\u5f62": 1.0, "a $wing$": -1.0, "\U0001f534": 0.5}
+    answer = {"class": "\u9e1f", "probability": 0.9, "concepts": dict.fromkeys(names, 0.9)}
+    found = Explanation(answer, None, "\u9e1f", names, "", dict.fromkeys(names, (0.5, 0.5)))
+    assert save_picture(tmp_path / "why.svg", found, torch.zeros(1, 8, 8, dtype=torch.uint8)) == (
+        "\u5706\u5f62\u9e1f\U0001f534"
+    )
+    drawn = (tmp_path / "why.svg").read_text()
+    assert "<!-- \\u5706\\u5f62 -->" in drawn
+    assert "<!-- [large red circle] -->" in drawn
+    assert "<!-- contribution to \\u9e1f -->" in drawn
+
+
 def test_no_correction_leaves_the_answer(trained_run):
     from zoo.explanation import corrections, explain
     from zoo.trained import open_trained

@@ -1,6 +1,7 @@
 """`explain`: which concepts spoke for an answer, and what the answer were with other concepts."""
 
 import argparse
+import sys
 from pathlib import Path
 
 ABOUT = "Show which concepts spoke for the answer to an image, and correct them."
@@ -39,7 +40,10 @@ def run(args: argparse.Namespace) -> None:
     found = explain(trained, transform(raw), intervene)
     picture = args.out or (None if args.json else f"{Path(args.image).stem}-explained.png")
     if picture:
-        save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
+        absent = save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
+        if absent:
+            line = f"{picture}: no installed font has {absent}, so codes stand there: install one, such as Noto Sans"
+            print(line, file=sys.stderr)
     if args.json:
         print_json({"image": args.image, **asdict(found), "picture": picture})
         return

@@ -74,6 +74,8 @@ def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
             value = float(text)
             if index is None or not 0 <= value <= 1:
                 raise ValueError
+            if mask[index]:
+                raise UserError(f"{name} is set twice: say it once")
             mask[index], values[index] = True, value
         except UserError as error:
             wrong += [f"--set {word}: {line}" for line in error.lines]

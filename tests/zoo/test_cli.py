@@ -181,6 +181,15 @@ def test_closed_streams_are_no_failure(words, closed):
     assert len(finished.stderr.splitlines()) == (1 if wrong and closed == ">&-" else 0)
 
 
+def test_a_current_folder_that_is_gone(zoo_command, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    code, _, err = zoo_command("check", "data=shapes")
+    monkeypatch.chdir(tmp_path)
+    assert (code, err) == (2, ["error: the current folder is gone: change to another one (cd)"])
+
+
 def test_a_training_whose_reader_leaves_ends_without_a_traceback(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)

@@ -139,8 +139,10 @@ def test_every_kind_of_head_is_explained(name):
 
 def test_mistakes_are_told_together(zoo_command, trained_run, digit_files):
     words = ["--set", "lower_lop=0", "--set", "top_bar=7", "--set", "top_bar"]
+    words += ["--set", "lower_loop=0", "--set", "lower_loop=1"]
     code, _, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), *words)
-    assert (code, len(err)) == (2, 3)
+    assert (code, len(err)) == (2, 4)
+    assert err[3] == "error: --set lower_loop=1: lower_loop is set twice: say it once"
     assert "did you mean lower_loop" in err[0]
     assert "from 0 (absent) to 1 (present)" in err[1]
 
@@ -152,6 +154,8 @@ def test_picture_that_cannot_be_written(zoo_command, trained_run, digit_files, t
         )
         assert (code, len(err)) == (2, 1)
     assert list(tmp_path.iterdir()) == []
+    code, _, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), "--out", "")
+    assert (code, len(err)) == (2, 1)
 
 
 @pytest.mark.parametrize(("name", "offer"), [("vib", "bits"), ("bottlefit", "bytes"), ("litv2", "predict")])

@@ -38,8 +38,9 @@ def run(args: argparse.Namespace) -> None:
     transform = transform_of(trained.info)
     raw = load_image(args.image)
     found = explain(trained, transform(raw), intervene)
-    picture = args.out or (None if args.json else f"{Path(args.image).stem}-explained.png")
-    if picture:
+    picture = None if args.json else f"{Path(args.image).stem}-explained.png"
+    picture = picture if args.out is None else args.out
+    if picture is not None:
         absent = save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
         if absent:
             line = f"{picture}: no installed font has {absent}, so codes stand there: install one, such as Noto Sans"

@@ -58,8 +58,10 @@ def parse_query(text: str, *, concept_names: Sequence[str], class_names: Sequenc
     sides = _split(found[1], "|") if found else []
     if not 1 <= len(sides) <= 2:
         raise ValueError(f"query {text!r}: write it like p(concept | class=3, other=1)")
-    terms = [tuple(_term(part, text, concept_names, class_names) for part in _split(side, ",")) for side in sides]
-    return Query(*terms, text=text)
+    wanted, *given = (
+        tuple(_term(part, text, concept_names, class_names) for part in _split(side, ",")) for side in sides
+    )
+    return Query(wanted, given[0] if given else (), text)
 
 
 def _split(text: str, separator: str) -> list[str]:

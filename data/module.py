@@ -1,5 +1,6 @@
 """The base of all data modules: splits, loaders and order are decided here, once, for every kind of data."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from zoo.data.source import Source
 from zoo.data.splits import few_of_each, stratified_split
 from zoo.data.transforms import INTERPOLATIONS, Transform
 
+log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 
 
@@ -31,11 +33,12 @@ class ZooDataModule(LightningDataModule):
         seed: of the split, the order and the augmentation.
         val_fraction: share of the training data held out for each of validation and test that the data do not bring.
         shots: training items of each class, where few are wanted: those of 4 are among those of 8. None takes all;
-            validation and test stay whole.
+            validation and test stay whole. A class that has fewer gives all; the log names it.
         captions: sentences about each item that the batches carry, another one in each epoch, made from the names of
             classes and concepts (`zoo.data.concept_captions`) where the data bring none.
         augment: vary the training pictures (shifts; mirroring where the data allow it).
-        image_size: height and width of the default preprocessing, where the data's own size will not do.
+        image_size: height and width of the default preprocessing, where the data's own size will not do. A trained
+            model and a backbone with weights have a size of their own: another one is refused.
         preprocessing: what pictures go through, as a `Preprocessing` or its dictionary; None is the data's own.
     """
 
@@ -118,8 +121,16 @@ class ZooDataModule(LightningDataModule):
         return self._preprocessing or self.default_preprocessing
 
     def use_preprocessing(self, preprocessing: Preprocessing | Mapping[str, Any] | None) -> None:
-        """Take a backbone's preprocessing instead of the data's own (None returns to that)."""
-        self._preprocessing = _as_preprocessing(preprocessing)
+        """Take a backbone's preprocessing instead of the data's own (None returns to that).
+
+        Raises:
+            DataError: it makes images of another size than the user asked for.
+        """
+        taken, asked = _as_preprocessing(preprocessing), self.image_size
+        if taken and asked and taken.image_size not in ((0, 0), (asked, asked)):
+            height, width = taken.image_size
+            raise DataError(f"data.image_size={asked}: the model sees images of {height}x{width}: leave it out")
+        self._preprocessing = taken
         self._ready = False
 
     @property
@@ -146,6 +157,8 @@ class ZooDataModule(LightningDataModule):
             items = Split(source, indices, transform=transform, seed=self.seed, augmented=augmented, flip=self.mirrors)
             setattr(self, f"{split}_set", items)
         self._ready = True
+        if stage == "fit" and self.shots is not None:
+            self._tell_of_scarce_classes(self.shots)
 
     def make_transform(self) -> Transform | None:
         """From a source's picture to the tensor a model sees; None leaves it as it is."""
@@ -194,6 +207,14 @@ class ZooDataModule(LightningDataModule):
             few = few_of_each(source.names, source.labels, indices, count=self.shots, seed=self.seed)
             self._indices["train"] = (source, few)
         return self._indices
+
+    def _tell_of_scarce_classes(self, shots: int, shown: int = 6) -> None:
+        counts = np.bincount(self.train_set.labels, minlength=self.facts.num_outputs)
+        fewest = [index for index in counts.argsort(kind="stable") if counts[index] < shots]
+        named = ", ".join(f"{self.facts.class_names[index]} ({counts[index]})" for index in fewest[:shown])
+        more = f" and {len(fewest) - shown} more" if len(fewest) > shown else ""
+        if fewest:
+            log.warning("data.shots=%d: these classes have fewer items, all are taken: %s%s", shots, named, more)
 
     def _captioned(self, sources: dict[str, Source]) -> dict[str, Source]:
         if not self.sentences:

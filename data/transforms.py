@@ -36,6 +36,15 @@ def load_image(path: str | Path) -> Tensor:
     return decode_image(content, name=str(path))
 
 
+def is_image(path: str | Path) -> bool:
+    """Whether the first bytes of a file are those of an image; the rest may be damaged."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path):
+            return True
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        return False
+
+
 def decode_image(content: bytes, *, name: str, advice: str = "give another file") -> Tensor:
     """`load_image` for bytes in memory; an error calls them `name` and ends with the advice."""
     try:

@@ -36,6 +36,7 @@ def help_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (`zoo.errors` lists them)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown option {words[0]}: {suggest(words[0], ['--help', '--version', '--debug'])}")
         verb = words[0]
         args = verb_parser(verb).parse(words[1:])
+        _check_working_folder()
         return _flushed(args.run(args) or DONE)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else (FAILED if leaving.code else DONE)
@@ -69,6 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines, code = describe(error, verb)
         print("\n".join(lines), file=sys.stderr)
         return code
+
+
+def _open_streams() -> None:
+    """Streams that the shell closed (`>&-`) read and write nothing, and no file opened later takes their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError("the current folder is gone: change to another one (cd)") from None
 
 
 def _flushed(code: int) -> int:

@@ -1,6 +1,7 @@
 """A changed model as a new folder beside the one it came from, which stays as it was."""
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,35 @@ def write_derived(trained: Trained, model: ZooModel, *, kind: str, change: dict[
     out: the new folder; None is the old one's name with `-kind`, and a number where that is taken.
 
     Raises:
-        UserError: the folder is not empty.
+        UserError: the folder is not empty, or cannot be written.
     """
     folder = out or _free(trained, kind)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder}: there is something already: give a new folder")
+    check_new(folder)
     info = copy.deepcopy(trained.info)
     info.recipe["arguments"] |= model.fitted_arguments()
     info.extra[kind] = [*info.extra.get(kind, []), change]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: {error.strerror}: give another folder") from None
     carried = [trained.run.folder / name for name in CARRIED] if trained.run else []
     for path in carried:
         if path.is_file():
             shutil.copy(path, folder / path.name)
     save_model(model, info, folder)
     return Run(folder)
+
+
+def check_new(folder: Path) -> None:
+    """
+    Raises:
+        UserError: the folder is not empty, or cannot be made.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {folder}: there is something already: give a new folder")
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"--out {folder}: no folder can be made in {above}: give another one")
 
 
 def _free(trained: Trained, kind: str) -> Path:

@@ -1,7 +1,8 @@
 """What a user's mistake looks like: one line that says what is wrong, where, and what to do; and its exit code."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 DONE, FAILED, BAD_INPUT, MISSING_DEPENDENCY, CHECK_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -24,6 +25,26 @@ class UserError(ZooError):
     def __init__(self, *lines: str):
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+Result = TypeVar("Result")
+
+
+def together(calls: Iterable[Callable[[], Result]]) -> list[Result]:
+    """What the calls return.
+
+    Raises:
+        UserError: some of them found mistakes; the lines of all.
+    """
+    results, lines = [], []
+    for call in calls:
+        try:
+            results.append(call())
+        except (UserError, ValueError) as error:
+            lines += str(error).splitlines()
+    if lines:
+        raise UserError(*lines)
+    return results
 
 
 class MissingDependency(ZooError):

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from zoo.data.module import ZooDataModule
+from zoo.errors import UserError
 from zoo.files import replacing
 from zoo.models.contract import Batch, ZooModel
 from zoo.tasks.concept_evaluation import encoded, in_batches, measure_concepts, spoken_for
@@ -88,12 +89,20 @@ def save_predictions(found: Predictions, folder: Path) -> None:
 
 
 def load_predictions(folder: Path) -> Predictions | None:
-    """What `save_predictions` wrote, or None."""
+    """What `save_predictions` wrote, or None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / "predictions.safetensors"
     if not path.is_file():
         return None
-    tensors: dict[str, Any] = load_file(path)
+    try:
+        tensors: dict[str, Any] = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}): remove it, and the report does without it") from None
     columns: dict[str, Any] = {f.name: tensors.get(f.name) for f in fields(Predictions) if f.name != "diagnostics"}
     return Predictions(**columns, diagnostics={})

@@ -1,9 +1,10 @@
 """Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from zoo.files import replacing
 from zoo.inference import in_words
 from zoo.models.contract import Intervention, Output, ZooModel
 from zoo.trained import Trained, concept_index
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OTHERWISE = {
     "information": "python -m zoo eval shows how many bits its latent keeps of an image and of the class",
@@ -30,7 +34,7 @@ class Explanation:
     about: the class (or target) that the contributions speak for: the one that is predicted in the end.
     contributions: concept name -> what it adds to that class's logit. method: how they were found.
     places: concept name -> where it was found, as shares of the height and the width of what the model sees; empty
-        where the model does not say.
+        where the model does not say. set_to: concept name -> the value that the user gave it.
     """
 
     answer: dict[str, Any]
@@ -39,6 +43,7 @@ class Explanation:
     contributions: dict[str, float]
     method: str
     places: dict[str, tuple[float, float]] = field(default_factory=dict)
+    set_to: dict[str, float] = field(default_factory=dict)
 
 
 def check_explainable(info: ModelInfo) -> None:
@@ -69,6 +74,8 @@ def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
             value = float(text)
             if index is None or not 0 <= value <= 1:
                 raise ValueError
+            if mask[index]:
+                raise UserError(f"{name} is set twice: say it once")
             mask[index], values[index] = True, value
         except UserError as error:
             wrong += [f"--set {word}: {line}" for line in error.lines]
@@ -108,7 +115,15 @@ def explain_features(
         contributions=dict(zip(info.concept_names, values[:, winner].tolist())),
         method=method,
         places=_places(original, info),
+        set_to=_set_to(intervene, info),
     )
+
+
+def _set_to(intervene: Intervention | None, info: ModelInfo) -> dict[str, float]:
+    if intervene is None:
+        return {}
+    given = zip(info.concept_names, intervene.mask.tolist(), intervene.values.tolist())
+    return {name: round(value, 6) for name, masked, value in given if masked}
 
 
 def _places(output: Output, info: ModelInfo) -> dict[str, tuple[float, float]]:
@@ -141,34 +156,24 @@ def effects(model: ZooModel, features: Tensor, output: Output, intervene: Interv
     return (output.prediction - without).float()
 
 
-def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
-    """The image (uint8, (C, H, W)) beside a bar chart of the contributions, marked where a present concept was found.
+def save_picture(path: Path, found: Explanation, picture: Tensor) -> str:
+    """The image (uint8, (C, H, W)) beside a bar chart of the contributions, marked where a present concept was found;
+    concepts that were set stand on top, with a mark, what was seen and what was set.
 
     picture: with places, what the model sees of the image.
+
+    Returns:
+        the letters of names that no installed font has; names or codes stand in their place.
 
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib import pyplot as plt
+    from zoo.figures import matplotlib, plt
+    from zoo.lettering import lettering
 
-    from zoo.figures import contributions
-
-    figure = contributions(list(found.contributions), list(found.contributions.values()))
-    width, height = figure.get_size_inches()
-    height = max(height, 3.0)
-    figure.set_size_inches(width + height, height)
-    bars, share = figure.axes[0], height / (width + height)
-    bars.set_position((share + 0.27 * (1 - share), 0.16, 0.7 * (1 - share), 0.72))
-    bars.set_xlabel(f"contribution to {found.about}")
-    shown = figure.add_axes((0.03, 0.06, share - 0.06, 0.82))
-    shown.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
-    for (row, column), names in marks(found).items():
-        place = (column * picture.shape[2] - 0.5, row * picture.shape[1] - 0.5)
-        shown.plot(*place, marker="o", markersize=9, fillstyle="none", color="#e07a5f", markeredgewidth=2)
-        text = "\n".join(names)
-        shown.annotate(text, place, (0, 7), textcoords="offset points", ha="center", color="#e07a5f", fontsize=8)
-    shown.set_axis_off()
-    figure.suptitle(headline(found), x=0.03, ha="left", fontsize=11)
+    letters = lettering([headline(found), found.about, *found.contributions])
+    with matplotlib.rc_context({"font.family": letters.families}):
+        figure = _draw(found, picture, letters)
     try:
         with replacing(path) as beside, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")
@@ -178,6 +183,30 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> None:
         raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there") from None
     finally:
         plt.close(figure)
+    return "".join(sorted(letters.absent))
+
+
+def _draw(found: Explanation, picture: Tensor, written: Callable[[str], str]) -> "Figure":
+    from zoo.figures import contributions, plt
+
+    names, seen = list(found.contributions), found.answer["concepts"]
+    changed = {names.index(name): f"{seen[name]:.0%} \u2192 {value:.0%}" for name, value in found.set_to.items()}
+    height = 0.8 + 0.27 * max(8, min(len(names), 15 + len(changed)))
+    figure, (shown, bars) = plt.subplots(
+        1, 2, figsize=(height + 6.5, height), width_ratios=(height, 6.5), layout="constrained"
+    )
+    contributions(bars, [*map(written, names)], list(found.contributions.values()), changed=changed)
+    note = "\n\u25c6 set by hand: seen \u2192 set to" if changed else ""
+    bars.set_xlabel(f"contribution to {written(found.about)}{note}")
+    shown.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
+    for (row, column), present in marks(found).items():
+        place = (column * picture.shape[2] - 0.5, row * picture.shape[1] - 0.5)
+        shown.plot(*place, marker="o", markersize=9, fillstyle="none", color="#e07a5f", markeredgewidth=2)
+        text = "\n".join(map(written, present))
+        shown.annotate(text, place, (0, 7), textcoords="offset points", ha="center", color="#e07a5f", fontsize=8)
+    shown.set_axis_off()
+    figure.suptitle(written(headline(found)), x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 def marks(found: Explanation, most: int = 5) -> dict[tuple[float, float], list[str]]:

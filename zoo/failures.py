@@ -28,7 +28,7 @@ def describe(error: BaseException, verb: str) -> tuple[list[str], int]:
     where = logs[-1] if logs else "run again with --debug for the traceback"
     message = " ".join(message.split())
     message = message if len(message) <= LONGEST else message[:LONGEST] + " ..."
-    return [f"zoo {verb} failed: {type(error).__name__}: {message} ({where})"], FAILED
+    return [f"{' '.join(['zoo', *verb.split()])} failed: {type(error).__name__}: {message} ({where})"], FAILED
 
 
 def _error_lines(message: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The pictures of a report, as SVG text that stands inside the page."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,15 +10,21 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from zoo.lettering import as_written
 
 INK, ACCENT, SECOND, PALE = "#22303c", "#2a6f97", "#e07a5f", "#d9e2ea"
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element."""
+    """The figure as an <svg> element; its words stay text, which a browser writes in any script."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight")
+    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(text, format="svg", bbox_inches="tight")
     plt.close(figure)
     return text.getvalue()[text.getvalue().index("<svg") :]
 
@@ -60,7 +67,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, label: str, limit: fl
     figure, axes = new_axes(5.2, 0.6 + 0.26 * len(names))
     position = np.arange(len(names))
     axes.barh(position, values, color=[ACCENT if value >= 0 else SECOND for value in values], height=0.7)
-    axes.set_yticks(position, names)
+    axes.set_yticks(position, [*map(as_written, names)])
     axes.invert_yaxis()
     axes.set_xlabel(label)
     if limit is not None:
@@ -100,11 +107,11 @@ def class_charts(
         chosen = np.argsort(-np.abs(row), kind="stable")[:shown]
         chosen = chosen[np.argsort(-row[chosen], kind="stable")]
         axes.barh(range(shown), row[chosen], color=[ACCENT if row[k] >= 0 else SECOND for k in chosen], height=0.7)
-        axes.set_yticks(range(shown), [concepts[k] for k in chosen], fontsize=8)
+        axes.set_yticks(range(shown), [as_written(concepts[k]) for k in chosen], fontsize=8)
         axes.invert_yaxis()
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlim(-bound if matrix.min() < 0 else 0, bound)
-        axes.set_title(name, fontsize=10, color=INK)
+        axes.set_title(as_written(name), fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="x", labelsize=8)
     for axes in grid.flat[len(classes) :]:
@@ -118,8 +125,8 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
     size = min(8.0, 2.0 + 0.35 * len(names))
     figure, axes = plt.subplots(figsize=(size, size))
     axes.imshow(matrix / matrix.sum(1, keepdims=True).clip(min=1), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    for set_ticks, turned in ((axes.set_xticks, 90), (axes.set_yticks, 0)):
+        set_ticks(range(len(names)), [*map(as_written, names)], rotation=turned, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(names) <= 20:
@@ -135,8 +142,8 @@ def weights(matrix: np.ndarray, classes: Sequence[str], concepts: Sequence[str])
     figure, axes = plt.subplots(figsize=(1.8 + 0.34 * len(concepts), 1.6 + 0.28 * len(classes)))
     bound = float(np.abs(matrix).max()) or 1.0
     image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
-    axes.set_xticks(range(len(concepts)), concepts, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.set_xticks(range(len(concepts)), [*map(as_written, concepts)], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(classes)), [*map(as_written, classes)], fontsize=8)
     figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
     return svg(figure)
 
@@ -152,18 +159,23 @@ def plane(rows: list[dict[str, Any]]) -> str:
     dots = axes.scatter(x, y, c=range(1, len(points) + 1), cmap="viridis", s=24)
     axes.set_xlabel("I(X;Z), upper bound (bits)")
     axes.set_ylabel("I(Z;Y), lower bound (bits)")
-    figure.colorbar(dots, ax=axes, label="epoch")
+    figure.colorbar(dots, ax=axes, label="epoch", ticks=MaxNLocator(integer=True, min_n_ticks=1))
     return svg(figure)
 
 
-def contributions(names: Sequence[str], values: Sequence[float], *, shown: int = 15) -> Figure:
-    """The concepts that spoke most for (right) and against (left) the answer."""
-    order = np.argsort(-np.abs(np.asarray(values)))[:shown]
-    figure, axes = new_axes(5.6, 0.8 + 0.27 * len(order))
-    chosen = [float(values[i]) for i in order]
+def contributions(
+    axes: Axes, names: Sequence[str], values: Sequence[float], *, changed: Mapping[int, str], shown: int = 15
+) -> None:
+    """The concepts that spoke most for (right) and against (left) the answer, below those that a person changed (which
+    -> how), which bear a mark."""
+    order = sorted(range(len(values)), key=lambda k: (k not in changed, -abs(values[k])))[: shown + len(changed)]
+    chosen = [float(values[k]) for k in order]
     axes.barh(range(len(order)), chosen, color=[ACCENT if value >= 0 else SECOND for value in chosen], height=0.7)
-    axes.set_yticks(range(len(order)), [names[i] for i in order])
+    axes.plot(chosen[: len(changed)], range(len(changed)), linestyle="none", marker="D", color=INK)
+    axes.set_yticks(range(len(order)), [f"{names[k]}  {changed[k]}" if k in changed else names[k] for k in order])
+    for label in axes.get_yticklabels()[: len(changed)]:
+        label.set_fontweight("bold")
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.invert_yaxis()
-    axes.set_xlabel("contribution to the predicted class")
-    return figure
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)

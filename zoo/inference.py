@@ -9,18 +9,26 @@ import torch
 from torch import Tensor
 
 from zoo.artifact import ModelInfo
+from zoo.data.concept_tables import shorten
 from zoo.data.errors import ImageError
-from zoo.data.transforms import SUFFIXES, Transform, load_image
+from zoo.data.transforms import SUFFIXES, Transform, is_image, load_image
 from zoo.errors import UserError, suggest
 from zoo.models.contract import Batch, Output
 from zoo.trained import Trained
 
+ADVICE = "replace or remove it, or add --skip"
+MOST = 20
+"""Lines of mistakes about images at once."""
 
-def find_images(words: Sequence[str]) -> list[Path]:
+
+def find_images(words: Sequence[str], *, skip: bool = False, advice: str = ADVICE) -> list[Path]:
     """The files that paths, folders (all images below) and wildcards name, each once, in the order given.
 
+    Without `skip` a look at the first bytes of each file comes first; only where something is wrong are all files
+    decoded, so that whatever is wrong is told at once.
+
     Raises:
-        UserError: a line for each word that names none.
+        UserError: a line for each word that names none and, without `skip`, for each file that is no image.
     """
     found: list[Path] = []
     wrong = []
@@ -38,9 +46,20 @@ def find_images(words: Sequence[str]) -> list[Path]:
             matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
             wrong += [] if matches else [f"{word}: there is no such image, folder or match"]
             found += [match for match in matches if match.is_file()]
+    paths = list(dict.fromkeys(found))
+    if not skip and (wrong or not all(map(is_image, paths))):
+        wrong += [f"{line}; {advice}" for path in paths if (line := _read(path)[1])]
     if wrong:
-        raise UserError(*wrong)
-    return list(dict.fromkeys(found))
+        raise UserError(*shorten(wrong, limit=MOST))
+    return paths
+
+
+def _read(path: Path) -> tuple[Tensor | None, str]:
+    """The image (uint8), or why there is none."""
+    try:
+        return load_image(path), ""
+    except ImageError as error:
+        return None, str(error).rpartition("; ")[0]
 
 
 def transform_of(info: ModelInfo) -> Transform:
@@ -60,10 +79,11 @@ def read_images(paths: Sequence[Path], transform: Transform) -> tuple[dict[Path,
     """The readable images as the model sees them, (C, H, W), and a line for each file that is none."""
     images, unreadable = {}, []
     for path in paths:
-        try:
-            images[path] = transform(load_image(path))
-        except ImageError as error:
-            unreadable.append(f"{str(error).rpartition('; ')[0]}; replace or remove it, or add --skip")
+        image, line = _read(path)
+        if image is None:
+            unreadable.append(line)
+        else:
+            images[path] = transform(image)
     return images, unreadable
 
 
@@ -75,7 +95,7 @@ def predict_files(
     each file that was skipped.
 
     Raises:
-        UserError: unreadable files and no `skip`, a line each.
+        UserError: unreadable files and no `skip`, a line each; or none can be read.
     """
     transform = transform_of(trained.info)
     answers, skipped = [], []
@@ -86,8 +106,9 @@ def predict_files(
             output = trained.model(torch.stack(list(images.values())))
             rows = in_words(output, trained.info)
             answers += [{"image": str(path), **row} for path, row in zip(images, rows)]
-    if skipped and not skip:
-        raise UserError(*skipped)
+    if skipped and not (skip and answers):
+        advice = "give another file" if skip else ADVICE
+        raise UserError(*shorten((f"{line}; {advice}" for line in skipped), limit=MOST))
     return answers, skipped
 
 
@@ -109,12 +130,18 @@ def labelled_images(folder: Path, info: ModelInfo, *, skip: bool = False, batch_
     pictures: list[Tensor] = []
     labels: list[int] = []
     for path in inside if not wrong else []:
-        images, unreadable = read_images(find_images([str(path)]), transform)
-        wrong += [] if skip else unreadable
+        try:
+            images, unreadable = read_images(find_images([str(path)], skip=True), transform)
+        except UserError as error:
+            wrong += error.lines
+            continue
+        wrong += [] if skip else [f"{line}; {ADVICE}" for line in unreadable]
         pictures += images.values()
         labels += [known.index(path.name)] * len(images)
+    if not wrong and not pictures:
+        wrong = [f"{folder}: none of its files can be read: give images"]
     if wrong:
-        raise UserError(*wrong)
+        raise UserError(*shorten(wrong, limit=MOST))
     rows = torch.arange(len(labels)).split(batch_size)
     stacked, label = torch.stack(pictures), torch.tensor(labels)
     return [{"image": stacked[row], "label": label[row], "index": row} for row in rows]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout where no bar runs."""
+    """Lines of `zoo` and Lightning, and warnings, go to train.log; the zoo's own also to stdout, where a bar runs only
+    its warnings, and of a longer message the first line."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    console = logging.StreamHandler(sys.stdout)
-    console.addFilter(lambda record: record.name == "zoo")
+    console = _Console(sys.stdout)
+    console.addFilter(lambda record: record.name == "zoo" or record.name.startswith("zoo.data."))
     console.setLevel(logging.WARNING if sys.stdout.isatty() else logging.INFO)
     loggers = [logging.getLogger(name) for name in ("zoo", "pytorch_lightning", "lightning", "py.warnings")]
     kept = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
@@ -38,6 +39,16 @@ def logging_to(path: Path) -> Iterator[None]:
                 handler.close()
 
 
-class _LogFile(logging.FileHandler):
+class _Quiet(logging.StreamHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """On a full disk the training's own failure is what counts."""
+        """On a full disk, or where a pipe's reader has left, the training's own failure is what counts."""
+
+
+class _LogFile(_Quiet, logging.FileHandler):
+    pass
+
+
+class _Console(_Quiet):
+    def format(self, record: logging.LogRecord) -> str:
+        first, newline, _ = super().format(record).partition("\n")
+        return f"{first.rstrip(':')} (more in train.log)" if newline else first

@@ -47,9 +47,11 @@ def subject(name: str, *, data: str | None = None) -> Subject:
     """A run's model, or one of the catalogue with random weights on the data that its training command names.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or `data` are named for a run.
     """
     if name == "latest" or Path(name).expanduser().exists():
+        if data:
+            raise UserError(f"--data {data}: {name} has its own sizes: name data for models of the catalogue only")
         model = load(name)
         values = model.info.preprocessing
         size = tuple(values["image_size"])
@@ -92,17 +94,22 @@ def measure(
     """Measure a model at each batch size.
 
     Raises:
-        UserError: this machine has no such device.
+        UserError: this machine has no such device, or its memory does not hold a batch.
     """
     check_device(device)
     model = found.model.to(device).eval()
     beside = plain(model, found.shape)
     for batch in batches:
-        images = torch.rand(batch, *found.shape, device=device)
-        calls: dict[str, Callable[[], Any]] = {"ours": partial(model, images)}
-        if beside is not None:
-            calls["plain"] = partial(beside[1].to(device).eval(), images)
-        times = interleaved(calls, rounds=rounds, budget_s=budget_s, device=device)
+        try:
+            images = torch.rand(batch, *found.shape, device=device)
+            calls: dict[str, Callable[[], Any]] = {"ours": partial(model, images)}
+            if beside is not None:
+                calls["plain"] = partial(beside[1].to(device).eval(), images)
+            times = interleaved(calls, rounds=rounds, budget_s=budget_s, device=device)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise UserError(f"--batch {batch}: does not fit into the memory of {device}: give less") from None
+            raise
         ours = quantiles(times["ours"])
         other = quantiles(times["plain"])[1] if beside else None
         yield Measured(
@@ -120,6 +127,8 @@ def measure(
 
 def check_device(device: str) -> None:
     try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("computes nothing")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from zoo.build import build_model, construct, locate, plain_arguments, told_by_weights
+from zoo.data.errors import DataError
 from zoo.errors import MissingDependency, UserError
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
             warnings.simplefilter("ignore")
             model = build_model(offline, datamodule).eval()
             mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
-    except UserError as error:
-        return list(error.lines)
+    except (UserError, DataError) as error:
+        return str(error).splitlines()
     except (RuntimeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         return [f"model or backbone: cannot be built with these values ({reason}): change them"]

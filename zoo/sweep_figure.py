@@ -3,13 +3,16 @@
 Several seeds are repetitions: their mean, with bars of one standard deviation.
 """
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.figures import new_axes, plt
+from zoo.figures import Figure, matplotlib, new_axes, plt
 from zoo.files import replacing
+from zoo.lettering import lettering
 from zoo.sweep import Value
 
 Point = tuple[list[Value], float]
@@ -17,6 +20,16 @@ Point = tuple[list[Value], float]
 
 
 def draw(path: Path, keys: list[str], points: list[Point], measure: str) -> None:
+    letters = lettering(str(value) for values, _ in points for value in values)
+    with matplotlib.rc_context({"font.family": letters.families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = _draw(keys, points, measure, letters)
+        with replacing(path) as beside:
+            figure.savefig(beside, format="png", dpi=150, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _draw(keys: list[str], points: list[Point], measure: str, written: Callable[[str], str]) -> Figure:
     columns = {key: list(dict.fromkeys(values[i] for values, _ in points)) for i, key in enumerate(keys)}
     key = axis_key(columns)
     axis = sorted(columns[key], key=_order) if is_numeric(columns[key]) else columns[key]
@@ -27,19 +40,19 @@ def draw(path: Path, keys: list[str], points: list[Point], measure: str) -> None
         mean = [np.mean(line[value]) for value in shown]
         spread = [np.std(line[value], ddof=1) if len(line[value]) > 1 else 0.0 for value in shown]
         x = [places[axis.index(value)] for value in shown]
-        style: dict[str, Any] = {"marker": "o", "label": label} | ({} if is_numeric(axis) else {"linestyle": "none"})
+        style: dict[str, Any] = {"marker": "o", "label": written(label)} | (
+            {} if is_numeric(axis) else {"linestyle": "none"}
+        )
         axes.errorbar(x, mean, yerr=spread if any(spread) else None, capsize=3, **style)
     if logarithmic:
         axes.set_xscale("log")
-    axes.set_xticks(places, [_name(key, value) for value in axis])
+    axes.set_xticks(places, [written(_name(key, value)) for value in axis])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(key)
     axes.set_ylabel(measure)
     if len(keys) > 1 and axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=9)
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png", dpi=150, bbox_inches="tight")
-    plt.close(figure)
+    return figure
 
 
 def axis_key(columns: dict[str, list[Value]]) -> str:

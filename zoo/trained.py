@@ -47,6 +47,7 @@ def data_of(trained: Trained, words: list[str] | None = None) -> "ZooDataModule"
 
     Raises:
         UserError: the data are gone, or their classes or concepts are not the model's.
+        DataError: `data.image_size` is not the model's.
     """
     from zoo.build import build_datamodule
 

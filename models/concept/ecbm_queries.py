@@ -14,7 +14,7 @@ import difflib
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -36,10 +36,11 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """p(wanted | given), both conjunctions."""
+    """p(wanted | given), both conjunctions. text: as it was asked."""
 
     wanted: tuple[Term, ...]
     given: tuple[Term, ...] = ()
+    text: str = field(default="", repr=False, compare=False)
 
 
 def parse_query(text: str, *, concept_names: Sequence[str], class_names: Sequence[str]) -> Query:
@@ -57,8 +58,10 @@ def parse_query(text: str, *, concept_names: Sequence[str], class_names: Sequenc
     sides = _split(found[1], "|") if found else []
     if not 1 <= len(sides) <= 2:
         raise ValueError(f"query {text!r}: write it like p(concept | class=3, other=1)")
-    terms = [tuple(_term(part, text, concept_names, class_names) for part in _split(side, ",")) for side in sides]
-    return Query(*terms)
+    wanted, *given = (
+        tuple(_term(part, text, concept_names, class_names) for part in _split(side, ",")) for side in sides
+    )
+    return Query(wanted, given[0] if given else (), text)
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -67,7 +70,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _term(part: str, text: str, concept_names: Sequence[str], class_names: Sequence[str]) -> Term:
-    found = re.fullmatch(r'\s*(?:"([^"]+)"|([^"=]+?))\s*(?:=\s*(?:"([^"]+)"|([^"=]+?))\s*)?', part)
+    found = re.fullmatch(r'\s*(?:"([^"]+)"|([^"=\s][^"=]*?))\s*(?:=\s*(?:"([^"]+)"|([^"=]+?))\s*)?', part)
     if found is None:
         raise ValueError(f"query {text!r}: cannot read {part.strip()!r}, write concept, concept=0 or class=3")
     name, value = found[1] or found[2], found[3] or found[4]
@@ -113,7 +116,9 @@ class Joint:
         given = self._select(query.given)
         condition = float((self.probability * given).sum())
         if condition <= 0:
-            raise ValueError("the condition has probability 0 here: drop one of its terms or ask over more images")
+            raise ValueError(
+                f"query {query.text!r}: the condition has probability 0: drop one of its terms or ask over more images"
+            )
         return float((self.probability * given * self._select(query.wanted)).sum()) / condition
 
     def _select(self, terms: tuple[Term, ...]) -> Tensor:

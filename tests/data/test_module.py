@@ -55,6 +55,23 @@ def test_few_shots_are_nested_and_leave_evaluation_whole():
     assert sorted(labels) == [label for label in range(10) for _ in range(2)]
 
 
+def test_classes_with_fewer_items_than_shots_are_named(caplog):
+    data = DigitsDataModule(shots=10)
+    data.setup("fit")
+    assert not caplog.messages
+    data = DigitsDataModule(shots=142)
+    data.setup("fit")
+    counts = np.bincount(data.train_set.labels).tolist()
+    scarce = [f"{digit} ({count})" for digit, count in enumerate(counts) if count < 142]
+    assert 1 < len(scarce) < 7
+    (line,) = caplog.messages
+    start, _, named = line.rpartition(": ")
+    assert start == "data.shots=142: these classes have fewer items, all are taken"
+    assert sorted(named.split(", ")) == scarce
+    DigitsDataModule(shots=1000).setup("fit")
+    assert caplog.messages[1].endswith(") and 4 more")
+
+
 def test_split_does_not_move_when_items_are_added():
     names = [f"{index}.jpg" for index in range(100)]
     before = stratified_split(names, strata=None, fractions=[0.1], seed=0)[1]
@@ -154,6 +171,16 @@ def test_preprocessing_can_be_replaced():
     data.use_preprocessing(Preprocessing(image_size=(8, 8), mean=(0.0, 0.5, 0.0), std=(1.0, 1.0, 2.0)))
     colour = next(iter(data.val_dataloader()))["image"]
     assert torch.equal(colour, torch.cat([image, image - 0.5, image / 2], dim=1))
+
+
+def test_preprocessing_of_another_size_than_was_asked_for_is_refused():
+    data = DigitsDataModule(image_size=16)
+    other = Preprocessing(image_size=(8, 12), mean=(0.0,), std=(1.0,))
+    with pytest.raises(DataError, match=r"image_size=16: the model sees images of 8x12"):
+        data.use_preprocessing(other)
+    assert data.facts.image_size == (16, 16)
+    data.use_preprocessing(Preprocessing(image_size=(16, 16), mean=(0.0,), std=(1.0,)))
+    DigitsDataModule().use_preprocessing(other)
 
 
 def test_digit_concepts_name_the_class():

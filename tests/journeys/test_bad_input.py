@@ -47,6 +47,10 @@ MISTAKES = {
     "negative batch": (["train", "data.batch_size=-1"], ["data.batch_size=-1: give at least 1"]),
     "share": (["train", "data.val_fraction=0.9"], ["give a share above 0 and below 0.5"]),
     "image too small": (["train", "model=litv2", "data.image_size=2"], ["are too small: take 8x8 or more"]),
+    "image of another size than the weights'": (
+        ["check", "backbone=shapes_clip", "data=shapes", "data.image_size=48", "task.lr=-1", "trainer.max_epochs=0"],
+        ["data.image_size=48: the model sees images of 64x64: leave it out", "trainer.max_epochs=0"],
+    ),
     "image that does not align": (["train", "model=bottlefit", "data.image_size=9"], ["images of 9x9 do not align"]),
     "regression": (
         ["train", "data=tabular", "backbone=mlp", "model=bottlefit"], ["bottlefit classifies: it takes no regression"]
@@ -143,9 +147,12 @@ def test_a_truncated_picture_can_be_skipped(refuse, here, capfd):
     whole = (here / "photos" / "dog" / "3.png").read_bytes()
     (here / "photos" / "dog" / "3.png").write_bytes(whole[: len(whole) // 2])
     refuse(["train", *FOLDER, *VIB], 2, "photos/dog/3.png: ", new_files=True)
-    refuse(["train", *FOLDER, *VIB, "data.on_error=skip"], 0, new_files=True)
+    assert main(["train", *FOLDER, *VIB, "data.on_error=skip", "data.shots=20"]) == 0
+    out = capfd.readouterr().out
+    assert "data.shots=20: these classes have fewer items, all are taken: dog (7), cat (8)\n" in out
     log = (here / "outputs" / "latest" / "train.log").read_text()
-    assert "1 of 20 images left out" in log
+    assert "1 of 20 images left out:" in log
+    assert "1 of 20 images left out (more in train.log)" in out
     assert "photos/dog/3.png" in log
 
 

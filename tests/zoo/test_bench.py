@@ -39,6 +39,28 @@ def test_mistakes(zoo_command):
         assert (code, out, len(err)) == (2, "", 1)
         assert words[0] in err[0]
     assert zoo_command("bench", "cbm", "kernels")[0] == 2
+    code, _, err = zoo_command("bench", "cbn", "litv3", "cbm")
+    assert (code, [line.split("'")[1] for line in err]) == (2, ["cbn", "litv3"])
+
+
+def test_words_that_would_be_ignored_are_refused(zoo_command, trained_run):
+    code, _, err = zoo_command("bench", str(trained_run), "--data", "shapes")
+    assert (code, len(err)) == (2, 1)
+    assert "has its own sizes" in err[0]
+    code, _, err = zoo_command("bench", "kernels", "--batch", "3", "--budget", "1")
+    assert (code, [line.split(":")[1] for line in err]) == (2, [" --batch", " --budget"])
+    for name in ("cbm", "kernels"):
+        code, _, err = zoo_command("bench", name, "--device", "meta")
+        assert (code, err) == (2, ["error: --device meta: computes nothing; this machine has cpu"])
+
+
+def test_a_batch_beyond_memory(zoo_command, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 25599999744 bytes.")
+
+    monkeypatch.setattr("zoo.model_bench.interleaved", full)
+    code, _, err = zoo_command("bench", "cbm", "--batch", "2")
+    assert (code, err) == (2, ["error: --batch 2: does not fit into the memory of cpu: give less"])
 
 
 def test_kernels(zoo_command, monkeypatch):

@@ -281,7 +281,8 @@ def test_verb(server, small_catalogue, zoo_command):
     ],
 )
 def test_verb_s_mistakes(small_catalogue, zoo_command, name, line):
-    code, out, err = zoo_command("download", "litv2", name)
+    code, out, err = zoo_command("download", "litv2", name, "vibb")
     assert (code, out) == (2, "")
-    assert len(err) == 1
+    assert len(err) == 2
     assert line in err[0]
+    assert "unknown model 'vibb'" in err[1]

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import zoo.verbs
+from tests.journeys.conftest import TINY
 from tests.zoo.conftest import zoo_process
 from zoo.errors import MissingDependency, UserError
 from zoo.parser import load_verb, verb_names
@@ -168,6 +169,36 @@ def test_a_reader_that_leaves_is_no_traceback():
     os.close(writer)
     assert finished.stderr == ""
     assert finished.returncode == 1
+
+
+@pytest.mark.parametrize("words", ["list", "list --json", "--help", "no-such-verb"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_failure(words, closed):
+    command = f"exec {sys.executable} -m zoo {words} {closed}"
+    finished = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    wrong = words == "no-such-verb"
+    assert finished.returncode == (2 if wrong else 0)
+    assert len(finished.stderr.splitlines()) == (1 if wrong and closed == ">&-" else 0)
+
+
+def test_a_current_folder_that_is_gone(zoo_command, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    code, _, err = zoo_command("check", "data=shapes")
+    monkeypatch.chdir(tmp_path)
+    assert (code, err) == (2, ["error: the current folder is gone: change to another one (cd)"])
+
+
+def test_a_training_whose_reader_leaves_ends_without_a_traceback(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [*TINY, f"output_dir={tmp_path}"]
+    command = [sys.executable, "-m", "zoo", "train", *words]
+    finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (finished.returncode, finished.stderr) == (1, "")
+    assert (tmp_path / "latest" / "result.json").is_file()
 
 
 def test_user_error_of_several_lines():

@@ -59,7 +59,7 @@ def test_edits_of_a_run_stay_runs(zoo_command, trained_run, saved, tmp_path):
         assert (tmp_path / name / "config.yaml").is_file()
 
 
-def test_edit_mistakes(zoo_command, saved, trained_run):
+def test_edit_mistakes(zoo_command, saved, trained_run, tmp_path):
     folder = saved("pcbm")
     for words, hint in [
         (["--class", "88", "--concept", "top_bar"], "unknown class '88'"),
@@ -68,6 +68,15 @@ def test_edit_mistakes(zoo_command, saved, trained_run):
         code, _, err = zoo_command("edit", str(folder), *words)
         assert (code, len(err)) == (2, 1)
         assert hint in err[0]
+    code, _, err = zoo_command("edit", str(folder), "--class", "88", "--concept", "top", "--concept", "bar")
+    assert (code, [line.split("'")[1] for line in err]) == (2, ["88", "top", "bar"])
+    (tmp_path / "file").write_text("")
+    for out, part in {"file": "something already", "file/new": "no folder can be made in"}.items():
+        words = ["--class", "8", "--concept", "top_bar", "--out", str(tmp_path / out)]
+        code, _, err = zoo_command("edit", str(folder), *words)
+        assert (code, len(err)) == (2, 1)
+        assert f"--out {tmp_path / out}: " in err[0]
+        assert part in err[0]
     code, _, err = zoo_command("edit", str(trained_run), "--class", "8", "--concept", "top_bar")
     assert (code, len(err)) == (2, 1)
     assert "model=pcbm" in err[0]
@@ -90,11 +99,25 @@ def test_ask_mistakes(zoo_command, saved, trained_run):
         (["p(top_baar)"], "did you mean top_bar"),
         (["top_bar"], "write it like"),
         (["p(top_bar)", "--images", "0"], "at least 1"),
+        (["p(top_bar | )"], "cannot read ''"),
+        (["p(top_bar)", "p(top_bar | top_bar=0, top_bar=1)"], "query 'p(top_bar | top_bar=0, top_bar=1)': the cond"),
     ]:
         code, _, err = zoo_command("ask", str(folder), *words)
         assert (code, len(err)) == (2, 1)
         assert hint in err[0]
+    code, _, err = zoo_command("ask", str(folder), "p(a)", "p(top_bar)", "x")
+    assert (code, [line.split("'")[1] for line in err]) == (2, ["p(a)", "x"])
     assert "model=ecbm" in zoo_command("ask", str(trained_run), "p(top_bar)")[2][0]
+
+
+def test_ask_averages_over_no_other_images_than_the_run_s(zoo_command, saved):
+    folder = saved("ecbm")
+    model = zoo.load(str(folder))
+    model.info.data = "folder"
+    save_model(model, model.info, folder)
+    code, out, err = zoo_command("ask", str(folder), "p(top_bar)")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "there are only" in err[0]
 
 
 @pytest.fixture
@@ -129,6 +152,14 @@ def test_adapt_mistakes(zoo_command, saved, support, trained_run, tmp_path):
     assert (code, len(err)) == (2, 1)
     assert "broken.png" in err[0]
     assert "--skip" in err[0]
+    (support / "2").mkdir()
+    code, _, err = zoo_command("adapt", str(folder), "--images", str(support))
+    assert (code, len(err)) == (2, 2)
+    assert "holds no images" in err[0]
+    only = support.with_name("broken")
+    shutil.copytree(support, only, ignore=lambda _, names: [name for name in names if name not in ("8", "broken.png")])
+    code, _, err = zoo_command("adapt", str(folder), "--images", str(only), "--skip")
+    assert (code, err) == (2, [f"error: {only}: none of its files can be read: give images"])
     (support / "eight").mkdir()
     code, _, err = zoo_command("adapt", str(folder), "--images", str(support))
     assert (code, len(err)) == (2, 1)

@@ -56,6 +56,7 @@ def test_says_why_the_yardstick_is_not_measured(zoo_command, trained_run, tmp_pa
         (["data=tabular"], ["a task of regression, the model was trained for classification"]),
         (["model=vib"], ["takes only data=NAME"]),
         (["data.batch_sise=3"], ["did you mean batch_size"]),
+        (["data.image_size=16"], ["data.image_size=16: the model sees images of 8x8: leave it out"]),
         (["data=digit"], ["did you mean digits"]),
     ],
 )
@@ -80,3 +81,11 @@ def test_report_is_made_again(zoo_command, trained_run):
     assert (code, err) == (0, [])
     assert f"{trained_run}/report.html" in out
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_report_of_damaged_predictions(zoo_command, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "predictions.safetensors").write_text("x")
+    code, _, err = zoo_command("report", str(run))
+    assert (code, len(err)) == (2, 1)
+    assert "predictions.safetensors: damaged" in err[0]

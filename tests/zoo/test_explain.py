@@ -35,6 +35,44 @@ def test_correction(zoo_command, trained_run, digit_files, tmp_path):
         assert drawn.size[0] > drawn.size[1] > 300
 
 
+def test_the_picture_shows_what_was_corrected(zoo_command, trained_run, digit_files, tmp_path):
+    picture = tmp_path / "why.svg"
+    words = ["explain", str(trained_run), str(digit_files / "8.png"), "--out", str(picture), "--json"]
+    found = json.loads(zoo_command(*words)[1])
+    assert (found["set_to"], "set by hand" in picture.read_text()) == ({}, False)
+    found = json.loads(zoo_command(*words, "--set", "lower_loop=0", "--set", "top_bar=0.5")[1])
+    assert found["set_to"] == {"lower_loop": 0, "top_bar": 0.5}
+    seen, drawn = found["answer"]["concepts"], picture.read_text()
+    assert f"lower_loop  {seen['lower_loop']:.0%} \u2192 0%" in drawn
+    assert f"top_bar  {seen['top_bar']:.0%} \u2192 50%" in drawn
+    assert "\u25c6 set by hand: seen \u2192 set to" in drawn
+
+
+def test_a_corrected_concept_is_drawn_however_little_it_says():
+    from zoo.figures import contributions, plt
+
+    figure, axes = plt.subplots()
+    contributions(axes, [f"c{k}" for k in range(40)], [*range(39), 0.0], changed={39: "90% to 0%"}, shown=3)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["c39  90% to 0%", "c38", "c37", "c36"]
+    plt.close(figure)
+
+
+def test_letters_that_no_font_has_are_named(tmp_path, monkeypatch):
+    from zoo.explanation import Explanation, save_picture
+
+    monkeypatch.setattr("zoo.lettering._installed", dict)
+    names = {"\u5706\u5f62": 1.0, "a $wing$": -1.0, "\U0001f534": 0.5}
+    answer = {"class": "\u9e1f", "probability": 0.9, "concepts": dict.fromkeys(names, 0.9)}
+    found = Explanation(answer, None, "\u9e1f", names, "", dict.fromkeys(names, (0.5, 0.5)))
+    assert save_picture(tmp_path / "why.svg", found, torch.zeros(1, 8, 8, dtype=torch.uint8)) == (
+        "\u5706\u5f62\u9e1f\U0001f534"
+    )
+    drawn = (tmp_path / "why.svg").read_text()
+    assert "<!-- \\u5706\\u5f62 -->" in drawn
+    assert "<!-- [large red circle] -->" in drawn
+    assert "<!-- contribution to \\u9e1f -->" in drawn
+
+
 def test_no_correction_leaves_the_answer(trained_run):
     from zoo.explanation import corrections, explain
     from zoo.trained import open_trained
@@ -101,8 +139,10 @@ def test_every_kind_of_head_is_explained(name):
 
 def test_mistakes_are_told_together(zoo_command, trained_run, digit_files):
     words = ["--set", "lower_lop=0", "--set", "top_bar=7", "--set", "top_bar"]
+    words += ["--set", "lower_loop=0", "--set", "lower_loop=1"]
     code, _, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), *words)
-    assert (code, len(err)) == (2, 3)
+    assert (code, len(err)) == (2, 4)
+    assert err[3] == "error: --set lower_loop=1: lower_loop is set twice: say it once"
     assert "did you mean lower_loop" in err[0]
     assert "from 0 (absent) to 1 (present)" in err[1]
 
@@ -114,6 +154,8 @@ def test_picture_that_cannot_be_written(zoo_command, trained_run, digit_files, t
         )
         assert (code, len(err)) == (2, 1)
     assert list(tmp_path.iterdir()) == []
+    code, _, err = zoo_command("explain", str(trained_run), str(digit_files / "8.png"), "--out", "")
+    assert (code, len(err)) == (2, 1)
 
 
 @pytest.mark.parametrize(("name", "offer"), [("vib", "bits"), ("bottlefit", "bytes"), ("litv2", "predict")])

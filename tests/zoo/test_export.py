@@ -132,6 +132,13 @@ def test_refusals(zoo_command, run, tmp_path, monkeypatch):
     assert "would be overwritten" in err[0]
     (tmp_path / "file").write_text("")
     assert zoo_command("export", str(run), "--out", str(tmp_path / "file"))[0] == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pathlib.Path.mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
+        )
+        code, _, err = zoo_command("export", str(run), "--out", str(tmp_path / "new"))
+    assert (code, len(err)) == (2, 1)
+    assert "cannot be written (Read-only file system): give another folder with --out" in err[0]
     code, _, err = zoo_command("export", str(run), "--format", "pt2", "--int8")
     assert (code, len(err)) == (2, 1)
     assert "--format onnx" in err[0]

@@ -50,3 +50,9 @@ def test_a_constructor_s_mistake_below_hydra():
     lines, code = describe(caught(lambda: instantiate(node)), "train")
     assert code == 2
     assert lines[0].startswith("error: no table of models")
+
+
+def test_a_failure_before_there_is_a_verb():
+    assert describe(RuntimeError("gone"), "")[0] == [
+        "zoo failed: RuntimeError: gone (run again with --debug for the traceback)"
+    ]

@@ -57,13 +57,26 @@ def test_broken_files(zoo_command, trained_run, folder):
     code, out, err = zoo_command("predict", str(trained_run), str(folder), "--skip", "--json")
     assert (code, len(json.loads(out)), len(err)) == (0, 3, 3)
     assert all(line.startswith("skipped: ") for line in err)
-    code, _, _ = zoo_command("predict", str(trained_run), str(folder / "text.jpg"), "--skip")
-    assert code == 2
+    code, _, err = zoo_command("predict", str(trained_run), str(folder / "text.jpg"), "--skip")
+    assert (code, err) == (2, [f"error: {folder / 'text.jpg'}: is not an image; give another file"])
 
 
 def test_nothing_to_predict(zoo_command, trained_run, tmp_path):
     code, _, err = zoo_command("predict", str(trained_run), str(tmp_path), "no/such.png", "x*.png")
     assert (code, len(err)) == (2, 3)
+
+
+def test_everything_wrong_is_told_at_once_and_before_the_model_is_read(zoo_command, folder, monkeypatch):
+    monkeypatch.setattr("zoo.trained.open_trained", lambda source: pytest.fail("the model was read first"))
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "short.png").write_bytes((folder / "8.png").read_bytes()[:60])
+    code, _, err = zoo_command("predict", "any", str(folder), "no/such.png", str(folder / "x*.png"))
+    assert (code, len(err)) == (2, 4)
+    assert [name for line in err for name in ("no/such", "x*.png", "empty.png", "short.png") if name in line] == [
+        *("no/such", "x*.png", "empty.png", "short.png")
+    ]
+    code, _, err = zoo_command("predict", "any", *(f"{index}.png" for index in range(100)))
+    assert (code, len(err), err[-1]) == (2, 21, "error: ... and 80 more like the last line")
 
 
 def test_a_table_model_reads_no_images(zoo_command, tmp_path, folder):

@@ -50,6 +50,8 @@ def test_mistakes_are_one_line(zoo_command, scenes, tmp_path):
         ("a zebra", *scenes): "unknown word 'zebra'",
         ("red", str(tmp_path / "none.png")): "there is no such image",
         ("red", *scenes, "--top", "0"): "give at least 1",
+        ("red", "backbone=shapes_clip"): "no images to search",
+        ("red", *scenes, "--like", str(tmp_path / "none.png")): "none.png: there is no such image",
         ("red", *scenes, "backbone=convnet"): "choose a CLIP",
     }.items():
         code, _, err = zoo_command("search", *words)

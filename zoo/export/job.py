@@ -60,7 +60,10 @@ def export(trained: Trained, job: Job, words: Sequence[str] = ()) -> dict[str, A
     if job.int8 and job.format == "onnx" and images.train is None:
         raise UserError(f"--int8 reads ranges off training images, and there are none: {images.source}")
     beside = parent / f".{folder.name}.{os.getpid()}.tmp"
-    beside.mkdir()
+    try:
+        beside.mkdir()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): give another folder with --out") from None
     try:
         result = _write(trained, job, images, beside)
         moved = _move(beside, folder)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import copy
 
-    from zoo.derived import write_derived
+    from zoo.derived import check_new, write_derived
     from zoo.errors import UserError
     from zoo.inference import labelled_images
     from zoo.terminal import print_json
@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     trained = open_trained(args.source)
     if not hasattr(trained.model, "adapt"):
         raise UserError(f"{trained.info.name} cannot be adapted without training: train model=tf_tti on these data")
+    if args.out:
+        check_new(args.out)
     batches = labelled_images(args.images, trained.info, skip=args.skip)
     adapted: Any = copy.deepcopy(trained.model)
     repair = adapted.adapt(batches)

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.errors import UserError
+    from functools import partial
+
+    from zoo.errors import UserError, together
     from zoo.models.concept.ecbm import ECBM
     from zoo.models.concept.ecbm_queries import MAX_CONCEPTS, parse_query
     from zoo.terminal import print_json, print_table
@@ -37,12 +39,11 @@ def run(args: argparse.Namespace) -> None:
     if args.images < 1:
         raise UserError(f"--images {args.images}: give at least 1")
     info = trained.info
-    queries = [
-        parse_query(text, concept_names=info.concept_names, class_names=info.class_names) for text in args.queries
-    ]
+    read = partial(parse_query, concept_names=info.concept_names, class_names=info.class_names)
+    queries = together(partial(read, text) for text in args.queries)
     estimator = args.estimator or ("enumerate" if len(info.concept_names) <= MAX_CONCEPTS else "sample")
     joint, count = _joint(trained, estimator, args.images)
-    answers = {text: joint.ask(query) for text, query in zip(args.queries, queries)}
+    answers = dict(zip(args.queries, together(partial(joint.ask, query) for query in queries)))
     if args.json:
         print_json({"estimator": estimator, "images": count, "answers": answers})
         return
@@ -53,10 +54,14 @@ def _joint(trained: Any, estimator: str, images: int) -> tuple[Any, int]:
     """The table of probabilities, and over how many images."""
     import torch
 
+    from zoo.errors import UserError
     from zoo.export.images import real_images
     from zoo.models.concept.ecbm_queries import Joint
 
-    model, found = trained.model, real_images(trained, [], test=images, train=0).test
+    model, given = trained.model, real_images(trained, [], test=images, train=0)
+    if given.labels is None:
+        raise UserError(f"ask averages over images of the run's data, and there are only {given.source}")
+    found = given.test
     with torch.no_grad():
         features = torch.cat([model.backbone(chunk) for chunk in found.split(64)])
     if estimator == "enumerate":

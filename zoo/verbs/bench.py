@@ -17,32 +17,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="+", metavar="NAME", help="runs, latest, models of the catalogue, or `kernels` alone"
     )
-    parser.add_argument("--batch", default="1,8,32", metavar="N,N", help="batch sizes (default 1,8,32)")
+    parser.add_argument("--batch", metavar="N,N", help="batch sizes (default 1,8,32)")
     parser.add_argument("--device", metavar="DEVICE", help="cpu (default) or cuda; kernels prefer a GPU")
     parser.add_argument("--data", metavar="DATA", help="sizes and classes for models of the catalogue")
-    parser.add_argument("--budget", type=float, default=5.0, help="seconds for each model and batch size (default 5)")
+    parser.add_argument("--budget", type=float, help="seconds for each model and batch size (default 5)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.errors import UserError
+    from zoo.errors import UserError, together
 
-    batches = _batches(args.batch)
-    if not args.budget >= 0:
-        raise UserError(f"--budget {args.budget:g}: give seconds, at least 0")
+    batches = _batches(args.batch or "1,8,32")
+    budget = 5.0 if args.budget is None else args.budget
+    if not budget >= 0:
+        raise UserError(f"--budget {budget:g}: give seconds, at least 0")
     if KERNELS in args.names:
         if len(args.names) > 1:
             raise UserError("kernels are measured alone: python -m zoo bench kernels")
+        given = [name for name in ("batch", "data", "budget") if getattr(args, name) is not None]
+        if given:
+            raise UserError(*(f"--{name}: kernels have sizes and times of their own: leave it out" for name in given))
         return _kernels(args)
     from dataclasses import asdict
+    from functools import partial
 
     from zoo.model_bench import check_device, measure, subject
     from zoo.terminal import print_json
 
     device = args.device or "cpu"
     check_device(device)
-    subjects = [subject(name, data=args.data) for name in args.names]
-    found = [asdict(row) for each in subjects for row in measure(each, batches, device=device, budget_s=args.budget)]
+    subjects = together(partial(subject, name, data=args.data) for name in args.names)
+    found = [asdict(row) for each in subjects for row in measure(each, batches, device=device, budget_s=budget)]
     print_json({"machine": _machine(), "rows": found}) if args.json else _show(found)
 
 
@@ -80,8 +85,11 @@ def _kernels(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from zoo.kernels.bench import rows
+    from zoo.model_bench import check_device
     from zoo.terminal import print_json
 
+    if args.device:
+        check_device(args.device)
     if args.json:
         print_json({"machine": _machine(), "rows": [asdict(row) for row in rows(args.device)]})
         return

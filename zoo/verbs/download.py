@@ -16,16 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.catalogue import entry
+    from functools import partial
+
     from zoo.checkpoints import fetch_checkpoint
+    from zoo.errors import together
     from zoo.terminal import print_json
 
     wanted = [name.partition(":")[::2] for name in args.names]
-    for name, tag in wanted:
-        entry(name).checkpoint(tag or None)
+    together(partial(_find, name, tag) for name, tag in wanted)
     paths = {word: str(fetch_checkpoint(name, tag or None)) for word, (name, tag) in zip(args.names, wanted)}
     if args.json:
         print_json(paths)
         return
     for word, path in paths.items():
         print(f"{word}  {path}")
+
+
+def _find(name: str, tag: str) -> None:
+    from zoo.catalogue import entry
+
+    entry(name).checkpoint(tag or None)

@@ -22,25 +22,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     import copy
+    from functools import partial
 
     from zoo.derived import accuracies, say, write_derived
-    from zoo.errors import UserError
+    from zoo.errors import UserError, together
     from zoo.terminal import print_json
     from zoo.trained import class_index, concept_index, open_trained
 
     trained = open_trained(args.source)
     if not hasattr(trained.model, "edit"):
         raise UserError(f"{trained.info.name} cannot be edited: train model=pcbm or model=pcbm_h on these data")
-    wanted = class_index(trained.info, args.class_name), [concept_index(trained.info, name) for name in args.concept]
+    names = list(dict.fromkeys(args.concept))
+    find_class, find_concepts = partial(class_index, trained.info), partial(concept_index, trained.info)
+    index, *concepts = together(
+        [partial(find_class, args.class_name), *(partial(find_concepts, name) for name in names)]
+    )
     edited: Any = copy.deepcopy(trained.model)
-    edited.edit(*wanted, normalise=args.normalise)
-    change = {"class": args.class_name, "concepts": args.concept, "normalise": args.normalise}
+    edited.edit(index, concepts, normalise=args.normalise)
+    change = {"class": args.class_name, "concepts": names, "normalise": args.normalise}
     found = write_derived(trained, edited, kind="edit", change=change, out=args.out)
     accuracy = accuracies(trained, trained.model, edited)
     if args.json:
         print_json({"run": str(found), "edit": change, "accuracy": accuracy})
         return
-    print(f"class {args.class_name} no longer uses {', '.join(args.concept)}")
+    print(f"class {args.class_name} no longer uses {', '.join(names)}")
     if getattr(edited, "residual_classifier", None) is not None:
         print("its residual still sees the whole image and can undo the edit; pcbm has none")
     say(found, accuracy)

@@ -1,6 +1,7 @@
 """`explain`: which concepts spoke for an answer, and what the answer were with other concepts."""
 
 import argparse
+import sys
 from pathlib import Path
 
 ABOUT = "Show which concepts spoke for the answer to an image, and correct them."
@@ -37,9 +38,13 @@ def run(args: argparse.Namespace) -> None:
     transform = transform_of(trained.info)
     raw = load_image(args.image)
     found = explain(trained, transform(raw), intervene)
-    picture = args.out or (None if args.json else f"{Path(args.image).stem}-explained.png")
-    if picture:
-        save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
+    picture = None if args.json else f"{Path(args.image).stem}-explained.png"
+    picture = picture if args.out is None else args.out
+    if picture is not None:
+        absent = save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
+        if absent:
+            line = f"{picture}: no installed font has {absent}, so codes stand there: install one, such as Noto Sans"
+            print(line, file=sys.stderr)
     if args.json:
         print_json({"image": args.image, **asdict(found), "picture": picture})
         return

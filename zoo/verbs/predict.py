@@ -20,17 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.errors import UserError
     from zoo.inference import find_images, predict_files
     from zoo.terminal import print_json
     from zoo.trained import open_trained
 
-    paths = find_images(args.images)
+    paths = find_images(args.images, skip=args.skip)
     answers, skipped = predict_files(open_trained(args.source), paths, skip=args.skip)
-    if not answers:
-        raise UserError(*skipped)
     for line in skipped:
-        print(f"skipped: {line.rpartition('; ')[0]}", file=sys.stderr)
+        print(f"skipped: {line}", file=sys.stderr)
     print_json(answers) if args.json else _show(answers)
 
 

@@ -15,6 +15,7 @@ python -m zoo search "a red circle" scenes --but blue --top 3
 python -m zoo search "thumb" hands backbone=word_clip:outputs/latest
 python -m zoo search "at night" photos --like photos/beach.jpg backbone=clip backbone.name=ViT-B-32
 """
+ADVICE = "replace or remove it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,11 @@ def run(args: argparse.Namespace) -> None:
     if args.top < 1:
         raise UserError(f"--top {args.top}: give at least 1")
     overrides = [word for word in args.images if re.match(r"backbone[.=]", word)]
-    paths = find_images([word for word in args.images if word not in overrides])
+    words = [word for word in args.images if word not in overrides]
+    if not words:
+        raise UserError("no images to search: name files, folders or wildcards after TEXT")
+    find_images([*words, *([str(args.like)] if args.like else [])], advice=ADVICE)
+    paths = find_images(words, advice=ADVICE)
     found = search(_model(overrides), paths, args.text, but=args.but, like=args.like)[: args.top]
     if args.json:
         print_json([{"image": str(path), "cosine": cosine} for path, cosine in found])
@@ -90,7 +95,7 @@ def _features(model: Any, paths: list[Path], batch_size: int = 64) -> Any:
     for begin in range(0, len(paths), batch_size):
         images, unreadable = read_images(paths[begin : begin + batch_size], transform)
         if unreadable:
-            raise UserError(*unreadable)
+            raise UserError(*(f"{line}; {ADVICE}" for line in unreadable))
         with torch.inference_mode():
             rows.append(model.backbone(torch.stack(list(images.values()))))
     return torch.cat(rows)

@@ -1,6 +1,5 @@
 """The image and text towers of any CLIP in open_clip as a backbone (Radford et al., ICML 2021, arXiv 2103.00020)."""
 
-import difflib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from zoo.models import word_clip
-from zoo.models.backbone import Backbone, first_sentence
+from zoo.models.backbone import Backbone
+from zoo.models.library_errors import nearest, not_built
 from zoo.models.words import WordTokenizer
 
 
@@ -139,11 +139,6 @@ def warn_quick_gelu(name: str, known: Sequence[str]) -> None:
         )
 
 
-def nearest(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5) or list(names)[:5]
-    return f"did you mean {' or '.join(near)}?" if near else "it has none at all"
-
-
 def create(name: str, pretrained: str | None, tokenizer: WordTokenizer | None) -> Any:
     if tokenizer is not None:
         clip = word_clip.build(tokenizer)
@@ -158,11 +153,7 @@ def create(name: str, pretrained: str | None, tokenizer: WordTokenizer | None) -
         with unsaid() if pretrained is None and ":" not in name else nullcontext():
             return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False, device=device)
     except (OSError, RuntimeError) as error:
-        reason = first_sentence(error)
-        raise ValueError(
-            f"{name} could not be built with its weights ({reason}): "
-            "give a local file as backbone.pretrained, or backbone.pretrained=null"
-        ) from error
+        raise not_built(name, error, file="backbone.pretrained", random="backbone.pretrained=null") from error
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """The image and text towers of any CLIP in open_clip as a backbone (Radford et al., ICML 2021, arXiv 2103.00020)."""
 
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from zoo.models import word_clip
 from zoo.models.backbone import Backbone
 from zoo.models.library_errors import nearest, not_built
+from zoo.models.quiet import quiet
 from zoo.models.words import WordTokenizer
 
 
@@ -150,21 +150,11 @@ def create(name: str, pretrained: str | None, tokenizer: WordTokenizer | None) -
     try:
         # the default device may be meta, where nothing is computed; open_clip would move its model to the processor
         device = torch.get_default_device()
-        with unsaid() if pretrained is None and ":" not in name else nullcontext():
+        # open_clip warns that random weights are random: they are wanted, or loaded afterwards
+        with quiet() if pretrained is None and ":" not in name else nullcontext():
             return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False, device=device)
     except (OSError, RuntimeError) as error:
         raise not_built(name, error, file="backbone.pretrained", random="backbone.pretrained=null") from error
-
-
-@contextmanager
-def unsaid() -> Iterator[None]:
-    """Without open_clip's warning that random weights are random: they are wanted, or loaded afterwards."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -2,17 +2,14 @@
 devices, loggers, and the weights to start from.
 """
 
-import logging
 import math
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from zoo.build import build_model, construct, locate, plain_arguments, told_by_weights
 from zoo.errors import MissingDependency, UserError
+from zoo.models.quiet import quiet
 
 if TYPE_CHECKING:
     from zoo.data.contract import Facts
@@ -65,8 +62,7 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         offline["backbone"] = node | told_by_weights(node) | {"pretrained": False}
     mistakes = []
     try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.device("meta"), quiet():
             model = build_model(offline, datamodule).eval()
             mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
     except UserError as error:
@@ -146,10 +142,10 @@ def _wrong_trainer(node: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         mistakes.append("trainer.enable_checkpointing=false: a run keeps its best and last checkpoint; leave it out")
     if mistakes:
         return mistakes
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    bare = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     try:
-        with _silence():
-            trainer = construct(node, quiet, "trainer")
+        with quiet():
+            trainer = construct(node, bare, "trainer")
     except UserError as error:
         return mistakes + list(error.lines)
     except MisconfigurationException as error:
@@ -164,19 +160,3 @@ def _wrong_trainer(node: dict[str, Any], datamodule: "ZooDataModule") -> list[st
             f"multiple of {trainer.world_size}"
         )
     return mistakes
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Without Lightning's lines on what it found."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

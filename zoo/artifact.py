@@ -3,7 +3,6 @@
 The description is stored in the safetensors header too, so the one file is enough. Nothing is ever unpickled.
 """
 
-import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import __version__
 from zoo.errors import UserError
-from zoo.files import replacing, write_json
+from zoo.files import file_hash, replacing, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,13 +77,8 @@ def save_model(model: "ZooModel", info: ModelInfo, folder: Path) -> Path:
     path = folder / "model.safetensors"
     with replacing(path) as beside:
         save_file(state, beside, metadata={"zoo": json.dumps(description)})
-    write_json(folder / "model.json", description | {"sha256": sha256(path)})
+    write_json(folder / "model.json", description | {"sha256": file_hash(path)})
     return path
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_info(path: Path) -> ModelInfo:

@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from zoo.errors import UserError
-from zoo.files import write_text
+from zoo.files import replacing, write_text
 
 log = logging.getLogger("zoo")
 
@@ -86,12 +85,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(target) as beside:
             torch.save(checkpoint, beside)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(path)

@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo import catalogue
+from zoo.annotations import mismatch
 from zoo.errors import UserError, suggest
-from zoo.signatures import mismatch, parameters
+from zoo.signatures import parameters
 
 SHORTHANDS = {"timm": "name", "clip": "name", "word_clip": "pretrained"}
 """`backbone=timm:resnet18` stands for `backbone=timm backbone.name=resnet18`."""

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.gather import check_text_tower, encode_texts, gather
+from zoo.models.concept.gather import gather
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 Variant = Literal["similarity", "cubed", "max", "column"]

@@ -27,10 +27,11 @@ from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
 from zoo.models.concept.concept_similarity import cubed_cosine
-from zoo.models.concept.gather import Gathered, check_text_tower, encode_texts, gather
+from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.nec import head_at, path
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 

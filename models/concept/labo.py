@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.gather import Gathered, check_text_tower, encode_texts, gather
+from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.labo_selection import Selection, class_scores, positive, select
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 
 

@@ -33,9 +33,10 @@ from torch.nn.functional import cross_entropy
 
 from zoo.models.backbone import Backbone
 from zoo.models.concept.bank import ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
-from zoo.models.concept.gather import check_text_tower, encode_texts, gather
+from zoo.models.concept.gather import gather
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 

@@ -34,6 +34,11 @@ from zoo.models.concept.score_range import ScoreRange
 from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
+LARGEST_BATCH = 50_000
+"""Images that a step of the projection sees."""
+CHECK_EVERY = 50
+"""Steps between looks at the held-out images."""
+
 
 class LabelFreeCBM(ZooModel):
     """A backbone's features projected on words, and a sparse head on these.
@@ -123,21 +128,12 @@ class LabelFreeCBM(ZooModel):
 
     def _projection(self, split: Gathered) -> tuple[list[str], Tensor]:
         """The names that are kept, and their rows of W_c."""
-        names, features = list(self.given), split.features
-        generator = torch.Generator().manual_seed(self.seed)
-        start = _linear_start(len(names), features.shape[1], generator)
+        features, generator = split.features, torch.Generator().manual_seed(self.seed)
+        start = _linear_start(len(self.given), features.shape[1], generator)
         if self.target == "random":
-            return names, start.to(features)
-        if self.target == "labels":
-            if split.concepts is None:
-                raise ValueError("target=labels learns from concept labels, and these data have none")
-            wanted = split.concepts.to(features)
-        else:
-            words = encode_texts(self.backbone, names, normalise=True)
-            wanted = normalize(features, dim=1) @ words.T
-            seen = wanted.topk(min(5, len(wanted)), dim=0).values.mean(0)
-            kept = self._pass(seen > self.clip_cutoff, "clip_cutoff", seen)
-            names, wanted, start = [names[k] for k in kept], wanted[:, kept], start[kept.cpu()]
+            return list(self.given), start.to(features)
+        kept, wanted = self._targets(split)
+        names, start = [self.given[k] for k in kept], start[kept.cpu()]
         order = torch.randperm(len(features), generator=generator)
         cut = max(2, round(self.held_out * len(features)))
         held, rest = order[:cut].to(features.device), order[cut:].to(features.device)
@@ -153,6 +149,18 @@ class LabelFreeCBM(ZooModel):
             return names, projection
         kept = self._pass(similarity > self.interpretability_cutoff, "interpretability_cutoff", similarity)
         return [names[k] for k in kept], projection[kept]
+
+    def _targets(self, split: Gathered) -> tuple[Tensor, Tensor]:
+        """Indices of the K concepts that some image shows, and P (N, K), or the concept labels in its place."""
+        features = split.features
+        if self.target == "labels":
+            if split.concepts is None:
+                raise ValueError("target=labels learns from concept labels, and these data have none")
+            return torch.arange(len(self.given)), split.concepts.to(features)
+        cosines = normalize(features, dim=1) @ encode_texts(self.backbone, self.given, normalise=True).T
+        largest = cosines.topk(min(5, len(cosines)), dim=0).values.mean(0)
+        kept = self._pass(largest > self.clip_cutoff, "clip_cutoff", largest)
+        return kept, cosines[:, kept]
 
     def _pass(self, passed: Tensor, cutoff: str, values: Tensor) -> Tensor:
         """Indices of the concepts that pass.
@@ -202,8 +210,6 @@ def train_projection(
     steps: int,
     lr: float,
     generator: torch.Generator,
-    check_every: int = 50,
-    largest_batch: int = 50_000,
 ) -> tuple[Tensor, Tensor]:
     """Maximise the mean cubed cosine by Adam until it falls on held-out images.
 
@@ -218,13 +224,13 @@ def train_projection(
     best, similarity = weight.detach().clone(), cubed_cosine(held_out[1], held_out[0] @ weight.detach().T)
     for step in range(1, steps + 1):
         seen, aim = features, wanted
-        if len(features) > largest_batch:
-            rows = torch.randperm(len(features), generator=generator)[:largest_batch].to(features.device)
+        if len(features) > LARGEST_BATCH:
+            rows = torch.randperm(len(features), generator=generator)[:LARGEST_BATCH].to(features.device)
             seen, aim = features[rows], wanted[rows]
         optimiser.zero_grad()
         (-cubed_cosine(aim, seen @ weight.T).mean()).backward()
         optimiser.step()
-        if step % check_every == 0 or step == steps:
+        if step % CHECK_EVERY == 0 or step == steps:
             current = cubed_cosine(held_out[1], held_out[0] @ weight.detach().T)
             if current.mean() < similarity.mean():
                 break

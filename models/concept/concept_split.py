@@ -71,7 +71,7 @@ class ConceptSplit(ConceptModel):
 
     Args:
         bits: of a concept's code, 1 to 8, one number or one for each concept.
-        rate_weight: of the rate, in nothing per bit.
+        rate_weight: weight of the rate in the loss, for each bit.
         concept_loss_weight, concept_groups, imbalance: as in the concept bottleneck model.
 
     Shapes: code (B, K) uint8; latent and concepts (B, K) as decoded from it; extras `concept_logits` and `rate` (B,)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.bank import ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
+from zoo.models.concept.bank import STATISTICS, ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
 from zoo.models.concept.gather import gather
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.score_range import ScoreRange
@@ -160,7 +160,8 @@ class PCBM(ZooModel):
         self.intercepts.copy_(bank.intercepts)
         self.norms.copy_(bank.norms)
         if bank.margins is not None:
-            self.range.set(absent=bank.margins[:, 7], present=bank.margins[:, 6])
+            absent, present = (bank.margins[:, STATISTICS.index(name)] for name in ("q_10", "q_90"))
+            self.range.set(absent, present)
         if bank.accuracies is not None:
             self.accuracies.copy_(bank.accuracies)
 

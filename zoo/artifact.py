@@ -87,6 +87,23 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         UserError: it is truncated, no safetensors file, or was not written by the zoo.
     """
+    values = _description(path)
+    if values.get("format", 0) > FORMAT:
+        raise UserError(
+            f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade"
+        )
+    known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(ModelInfo)}
+    wrong = [f"lacks {name}" for name, needed in known.items() if needed and name not in values]
+    wrong += [f"holds {name}, which is unknown" for name in values if name not in known]
+    if not wrong and not {"target", "arguments"} <= values["recipe"].keys():
+        wrong = ["lacks recipe.target or recipe.arguments"]
+    if wrong:
+        version = values.get("zoo_version", "an unknown version")
+        raise UserError(f"{path}: its description {' and '.join(wrong)} (zoo {version} wrote it): train it again")
+    return ModelInfo(**values)
+
+
+def _description(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -106,19 +123,7 @@ def read_info(path: Path) -> ModelInfo:
         values = None
     if not isinstance(values, dict):
         raise UserError(f"{path}: its description is damaged: fetch or train it again")
-    if values.get("format", 0) > FORMAT:
-        raise UserError(
-            f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade"
-        )
-    known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(ModelInfo)}
-    wrong = [f"lacks {name}" for name, needed in known.items() if needed and name not in values]
-    wrong += [f"holds {name}, which is unknown" for name in values if name not in known]
-    if not wrong and not {"target", "arguments"} <= values["recipe"].keys():
-        wrong = ["lacks recipe.target or recipe.arguments"]
-    if wrong:
-        version = values.get("zoo_version", "an unknown version")
-        raise UserError(f"{path}: its description {' and '.join(wrong)} (zoo {version} wrote it): train it again")
-    return ModelInfo(**values)
+    return values
 
 
 def find_weights(source: str) -> Path:

@@ -41,8 +41,8 @@ class Clip(Backbone):
         super().__init__()
         self.name = name
         self.check_weights(name=name, pretrained=pretrained)
-        own = {"words": words, "context": context} | self.told_by_weights(name=name, pretrained=pretrained)
-        self.tokenizer = word_clip.tokenizer(name, **own) if name in word_clip.NAMES else None
+        reading = {"words": words, "context": context} | self.arguments_of_weights(name=name, pretrained=pretrained)
+        self.tokenizer = word_clip.tokenizer(name, **reading) if name in word_clip.NAMES else None
         self.clip = create(name, str(pretrained) if pretrained else None, self.tokenizer)
         settings = self.clip.visual.preprocess_cfg
         self.input_size = pair(settings["size"])
@@ -70,13 +70,13 @@ class Clip(Backbone):
         check_names(name, pretrained or None)
 
     @classmethod
-    def told_by_weights(
+    def arguments_of_weights(
         cls, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, **_: Any
     ) -> dict[str, Any]:
         """Arguments that the name and the weights decide, so that the network can be built again without them."""
         if name not in word_clip.NAMES:
             return {"words": None, "context": None}
-        return word_clip.told_by(str(pretrained), name=name) if pretrained else {}
+        return word_clip.arguments_of_weights(str(pretrained), name=name) if pretrained else {}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.clip.encode_image(images)
@@ -113,7 +113,7 @@ def check_names(name: str, pretrained: str | None) -> None:
             raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
     if name in word_clip.NAMES:
-        word_clip.told_by(pretrained, name=name)
+        word_clip.arguments_of_weights(pretrained, name=name)
         return
     known = open_clip.list_models()
     if name not in known:

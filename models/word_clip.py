@@ -63,7 +63,7 @@ def stem(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def told_by(pretrained: str | None, *, name: str = NAME) -> dict[str, Any]:
+def arguments_of_weights(pretrained: str | None, *, name: str = NAME) -> dict[str, Any]:
     """The words and the context of weights: of those that ship, or as the file of a run says.
 
     Raises:

@@ -109,15 +109,15 @@ def assemble(
     model.recipe = {"target": node["_target_"], "arguments": _filled(node, facts), "backbone": None}
     if backbone_node is not None:
         unloaded = {name: off for name, off in WEIGHTS.items() if name in backbone_node}
-        arguments = _filled(backbone_node, facts) | told_by_weights(backbone_node) | unloaded
+        arguments = _filled(backbone_node, facts) | arguments_of_weights(backbone_node) | unloaded
         model.recipe["backbone"] = {"target": backbone_node["_target_"], "arguments": arguments}
     return model
 
 
-def told_by_weights(node: dict[str, Any]) -> dict[str, Any]:
+def arguments_of_weights(node: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a backbone that the weights which its node names decide: the words of a text tower."""
-    told = getattr(locate(node["_target_"]), "told_by_weights", None)
-    return told(**plain_arguments(node)) if told else {}
+    found = getattr(locate(node["_target_"]), "arguments_of_weights", None)
+    return found(**plain_arguments(node)) if found else {}
 
 
 def _filled(node: dict[str, Any], supplied: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import build_model, construct, locate, plain_arguments, told_by_weights
+from zoo.build import arguments_of_weights, build_model, construct, locate, plain_arguments
 from zoo.errors import MissingDependency, UserError
 from zoo.models.quiet import quiet
 
@@ -59,7 +59,7 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         if mistakes := _wrong_weights(offline["backbone"]):
             return mistakes
         node = offline["backbone"]
-        offline["backbone"] = node | told_by_weights(node) | {"pretrained": False}
+        offline["backbone"] = node | arguments_of_weights(node) | {"pretrained": False}
     mistakes = []
     try:
         with torch.device("meta"), quiet():

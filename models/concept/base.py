@@ -21,6 +21,7 @@ NO_CONCEPTS = (
     "the data name no concepts: put concepts.csv or class_concepts.csv beside your classes, or take data that name "
     "some, such as data=digits or data=shapes"
 )
+NO_WORDS = "no concepts: give concepts=[...], or take data that name some"
 
 
 class ConceptModel(ZooModel):
@@ -102,6 +103,15 @@ class ConceptModel(ZooModel):
     def sum_by_concept(self, products: Tensor) -> Tensor:
         """(B, L, M) per entry of the latent -> (B, K, M) per concept; here the first K entries are the concepts."""
         return products[:, : len(self.concept_names)]
+
+
+def linear_contributions(output: Output, weight: Tensor) -> Tensor:
+    """(B, K, M) of a linear head with `weight` (M, K) on the latent (B, K): weight x activation.
+
+    They sum over concepts to the logits, but for a bias.
+    """
+    assert output.latent is not None
+    return output.latent[:, :, None] * weight.T
 
 
 def complete_groups(names: Sequence[str], groups: Groups) -> tuple[tuple[str, tuple[int, ...]], ...]:

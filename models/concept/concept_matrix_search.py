@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
+from zoo.models.concept.base import NO_WORDS
 from zoo.models.concept.gather import gather
 from zoo.models.concept.score_range import ScoreRange
 from zoo.models.concept.text_tower import check_text_tower, encode_texts
@@ -60,7 +61,7 @@ class ConceptMatrixSearch(ZooModel):
         self.concept_names, self.class_names = tuple(concepts or concept_names), tuple(class_names)
         check_text_tower(backbone, [*self.concept_names, *self.class_names])
         if not self.concept_names:
-            raise ValueError("no concepts: give concepts=[...], or take data that name some")
+            raise ValueError(NO_WORDS)
         if len(self.class_names) != num_outputs:
             raise ValueError(f"{len(self.class_names)} class names for {num_outputs} classes: give one for each")
         if variant not in ("similarity", "cubed", "max", "column"):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.base import ConceptModel, Groups, Imbalance, reduce_concepts
+from zoo.models.concept.base import ConceptModel, Groups, Imbalance, linear_contributions, reduce_concepts
 from zoo.models.concept.concept_wire import pack, pack_sparse
 from zoo.models.contract import Batch, Intervention, Output, Stage
 
@@ -169,9 +169,8 @@ class ConceptSplit(ConceptModel):
         self.level_logits.copy_(counts.log())
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x what was received; they sum to the logit minus its bias."""
-        assert output.latent is not None
-        return output.latent[..., None] * self.label_layer.weight.mT
+        """(B, K, M): how much every concept, as received, adds to every logit."""
+        return linear_contributions(output, self.label_layer.weight)
 
     def diagnostics(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Bytes of each image's message and its ideal length in bits."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
+from zoo.models.concept.base import NO_WORDS, linear_contributions
 from zoo.models.concept.concept_similarity import cubed_cosine
 from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.glm_saga import elastic_net
@@ -81,7 +82,7 @@ class LabelFreeCBM(ZooModel):
         if target == "text":
             check_text_tower(backbone, tuple(concepts or concept_names))
         if not (concepts or concept_names):
-            raise ValueError("no concepts: give concepts=[...], or take data that name some")
+            raise ValueError(NO_WORDS)
         self.backbone, self.num_outputs, self.target = backbone, num_outputs, target
         self.clip_cutoff, self.interpretability_cutoff = clip_cutoff, interpretability_cutoff
         self.projection_steps, self.lr, self.held_out = projection_steps, lr, held_out
@@ -189,9 +190,8 @@ class LabelFreeCBM(ZooModel):
         return {"concepts": list(self.concept_names)}
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x activation; they sum over concepts to the logits without their bias."""
-        assert output.latent is not None
-        return output.latent[:, :, None] * self.classifier.weight.T
+        """(B, K, M): how much every concept adds to every logit."""
+        return linear_contributions(output, self.classifier.weight)
 
     @classmethod
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
+from zoo.models.concept.base import linear_contributions
 from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.labo_selection import Selection, class_scores, positive, select
 from zoo.models.concept.score_range import ScoreRange
@@ -175,9 +176,8 @@ class LaBo(ZooModel):
         return {"concepts": list(self.concept_names), "concept_classes": list(self.concept_classes)}
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x similarity x logit scale; they sum over concepts to the logits."""
-        assert output.latent is not None
-        return self.logit_scale * output.latent[:, :, None] * self.weights.T
+        """(B, K, M): how much every sentence adds to every logit."""
+        return linear_contributions(output, self.logit_scale * self.weights)
 
     @classmethod
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

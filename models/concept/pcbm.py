@@ -33,6 +33,7 @@ from torch.nn.functional import cross_entropy
 
 from zoo.models.backbone import Backbone
 from zoo.models.concept.bank import STATISTICS, ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
+from zoo.models.concept.base import linear_contributions
 from zoo.models.concept.gather import gather
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.score_range import ScoreRange
@@ -184,9 +185,8 @@ class PCBM(ZooModel):
         self.classifier.bias.copy_(bias)
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x activation; they sum over concepts to the concept part of the logits without its bias."""
-        assert output.latent is not None
-        return output.latent[:, :, None] * self.classifier.weight.T
+        """(B, K, M): how much every concept adds to every logit; of PCBM-h, without the residual."""
+        return linear_contributions(output, self.classifier.weight)
 
     @torch.no_grad()
     def edit(self, class_index: int, concept_indices: Sequence[int], normalise: bool = True) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
+from zoo.models.concept.base import NO_WORDS, linear_contributions
 from zoo.models.concept.gather import gather
 from zoo.models.concept.score_range import ScoreRange
 from zoo.models.concept.text_tower import check_text_tower, encode_texts
@@ -64,7 +65,7 @@ class SparseCBM(ZooModel):
         self.concept_names = tuple(concepts or concept_names)
         check_text_tower(backbone, self.concept_names)
         if not self.concept_names:
-            raise ValueError("no concepts: give concepts=[...], or take data that name some")
+            raise ValueError(NO_WORDS)
         if training not in ("l1", "contrastive", "gumbel", "similarity"):
             raise ValueError(f"unknown training {training!r}: choose one of l1, contrastive, gumbel, similarity")
         self.backbone, self.method = backbone, training
@@ -117,9 +118,8 @@ class SparseCBM(ZooModel):
             self.range.fit(self.forward_features(split.features).extras["concept_logits"])
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x activation; they sum over concepts to the logits."""
-        assert output.latent is not None
-        return output.latent[:, :, None] * self.head.weight.T
+        """(B, K, M): how much every concept adds to every logit."""
+        return linear_contributions(output, self.head.weight)
 
 
 def contrastive_loss(scores: Tensor) -> Tensor:

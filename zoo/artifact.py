@@ -8,9 +8,10 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import __version__
-from zoo.errors import UserError
+from zoo import __version__, catalogue
+from zoo.errors import UserError, suggest
 from zoo.files import file_hash, replacing, write_json
+from zoo.runs import find_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,33 +129,24 @@ def _description(path: Path) -> dict[str, Any]:
 
 def find_weights(source: str) -> Path:
     """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
-    from zoo.runs import find_run
+    from zoo.checkpoints import fetch_checkpoint
 
-    if not source:
-        find_run(source)
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return path
-    if path.is_dir() and (path / "model.safetensors").is_file():
+    if source and (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    if source == "latest" or path.exists():
+    if source in ("", "latest") or path.exists():
         run = find_run(source)
         if not run.weights.is_file():
             raise UserError(
                 f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}"
             )
         return run.weights
-    from zoo.catalogue import models
-    from zoo.errors import suggest
-
     name, _, tag = source.partition(":")
-    known = {entry.name: entry for entry in models()}
-    if name not in known:
-        raise UserError(
-            f"{source!r} is neither a run nor a model of the catalogue: {suggest(name, [*known, 'latest'])}"
-        )
-    from zoo.checkpoints import fetch_checkpoint
-
+    if name not in catalogue.names():
+        advice = suggest(name, [*catalogue.names(), "latest"])
+        raise UserError(f"{source!r} is neither a run nor a model of the catalogue: {advice}")
     return fetch_checkpoint(name, tag or None)
 
 

@@ -19,11 +19,14 @@ from zoo.models.words import WordTokenizer
 class Clip(Backbone):
     """CLIP's image embedding, not normalised, with `encode_text` for the words beside it.
 
-    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or one of the zoo's own: `word_clip`, and
-    `shapes_clip`, which ships (see `zoo.models.word_clip`). pretrained: a tag or a local file (read without executing
-    pickle); None or false starts from random weights. words, context: of the zoo's own, what it can read and how many
-    words at once; weights bring theirs along. Warns where the weights were trained with QuickGELU and the architecture
-    has GELU, which changes every number without an error.
+    Warns where the weights were trained with QuickGELU and the architecture has GELU, which changes every number
+    without an error.
+
+    Args:
+        name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or one of the zoo's own: `word_clip`, and
+            `shapes_clip`, which ships (see `zoo.models.word_clip`).
+        pretrained: a tag or a local file (read without executing pickle); None or false starts from random weights.
+        words, context: of the zoo's own, which words it reads and how many at once; weights bring theirs along.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), or weights out of reach.

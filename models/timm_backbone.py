@@ -15,10 +15,13 @@ from zoo.models.weight_files import misfits, read_weights
 class Timm(Backbone):
     """A network of PyTorch Image Models (github.com/huggingface/pytorch-image-models) without its classifier.
 
-    name: passed to timm unchanged. pretrained: fetch the weights of the tag. checkpoint_path: a local .safetensors or
-    .pth file of weights instead, read without executing pickle. in_channels, image_size: of the data; a network with
-    pretrained weights takes three channels at the size it was trained at instead, unless `input_size` gives another,
-    and says so in `preprocessing`.
+    Args:
+        name: passed to timm unchanged.
+        in_channels, image_size: of the data; a network with pretrained weights takes three channels at the size it was
+            trained at instead, and says so in `preprocessing`.
+        pretrained: fetch the weights of the tag.
+        checkpoint_path: a local .safetensors or .pth file of weights instead, read without executing pickle.
+        input_size: another size than the data's or that of the training.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), weights out of reach, or a file that does not fit.

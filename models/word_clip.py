@@ -25,7 +25,7 @@ NAMES = (NAME, shapes_clip.NAME)
 PREFIX = "backbone.clip."
 """Of the towers' keys in a saved run."""
 CONTEXT = 32
-"""Words that it reads at once, and one more."""
+"""Words that the text tower reads at once, and one number for the end."""
 
 
 def tokenizer(name: str, words: Sequence[str] | None, context: int | None) -> WordTokenizer:

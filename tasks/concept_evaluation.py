@@ -50,7 +50,7 @@ def in_batches(rows: Batch, size: int | None = None) -> Iterator[Batch]:
 
 
 def some(rows: Batch, most: int, *, seed: int = 0) -> Batch:
-    """At most so many rows, a random choice."""
+    """At most `most` rows, chosen at random."""
     count = len(rows["label"])
     if count <= most:
         return rows

@@ -26,8 +26,10 @@ FORMAT = 1
 class ModelInfo:
     """What a saved model says of itself.
 
-    name: of the catalogue. recipe: target, arguments and backbone of the constructor calls. preprocessing: what an
-    image goes through first. data: name of the configuration it was trained on.
+    name: in the catalogue.
+    recipe: target, arguments and backbone of the constructor calls.
+    preprocessing: what an image goes through first.
+    data: name of the configuration it was trained on.
     """
 
     name: str

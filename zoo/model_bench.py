@@ -28,9 +28,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model at one batch size. milliseconds: 20 %, 50 % and 80 % quantiles of a call. peak_bytes: of the tensors
-    made on the way. plain: what it stands beside, with its median `plain_ms`. ratio: plain_ms over ours (above 1 = ours
-    is faster), or None."""
+    """One model at one batch size.
+
+    milliseconds: 20 %, 50 % and 80 % quantiles of a call. peak_bytes: of the tensors made on the way.
+    plain: the network that it is compared with, and `plain_ms`, its median. ratio: plain_ms over our median, above 1
+        where ours is faster.
+    """
 
     model: str
     batch: int

@@ -32,8 +32,10 @@ Variant = Literal["similarity", "cubed", "max", "column"]
 class ConceptMatrixSearch(ZooModel):
     """Classes by comparing how an image and a class name each relate to the same words.
 
-    concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant, signed: as
-    above.
+    Args:
+        concepts: words, by default the data's concept names.
+        class_names: as the text tower reads them.
+        variant, signed: as above.
 
     `Output.concepts` is the cosine with each word on the scale from its 5 % to its 95 % quantile in training;
     the cosines are in extras["cosines"]. The prediction is a similarity, not a calibrated logit.

@@ -87,11 +87,11 @@ class HeBAAdapter(nn.Module):
         return Rescale.apply(self.block(Rescale.apply(x, 1.0, scale)), scale, 1.0)
 
     def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """For a module whose output is (B, N, D)."""
+        """Forward hook of a module whose output is (B, N, D)."""
         return self(output)
 
     def token_first_hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """For a module whose output is (N, B, D)."""
+        """Forward hook of a module whose output is (N, B, D)."""
         return self(output.transpose(0, 1)).transpose(0, 1)
 
 

@@ -44,11 +44,16 @@ CHECK_EVERY = 50
 class LabelFreeCBM(ZooModel):
     """A backbone's features projected on words, and a sparse head on these.
 
-    concepts: words, by default the data's concept names. target: what the projection learns from, "text", "labels" or
-    "random" (nothing). projection_steps, lr: of Adam, over at most 50,000 images at once. held_out: share of the
-    training images that stops it and judges concepts. effective_concepts: wanted mean number of non-zero weights of a
-    class (None, or where there are no more concepts than that: the head at `lam`); alpha: share of l1 in the penalty.
-    seed: of hold-out and projection.
+    Args:
+        concepts: words, by default the data's concept names.
+        target: what the projection learns from: "text", "labels" or "random" (nothing).
+        clip_cutoff, interpretability_cutoff: see above.
+        projection_steps, lr: of Adam.
+        held_out: share of the training images that stops the projection and judges concepts.
+        effective_concepts: wanted mean number of non-zero weights of a class; None, or where there are no more concepts
+            than that, takes the head at `lam`.
+        alpha: share of l1 in the penalty.
+        seed: of hold-out and projection.
 
     `Output.concepts` is c on the scale from its 5 % to its 95 % quantile on the training images.
 

@@ -31,12 +31,16 @@ from zoo.models.contract import Batch, Intervention, Output, ZooModel
 class LaBo(ZooModel):
     """Sentences as a bottleneck between a CLIP image and its class.
 
-    candidates: class name -> sentences; without them every name in `concept_names` is a candidate of the class whose
-    images it fits best. per_class: sentences to keep for a class. selection: see `labo_selection.select`, which also
-    explains alpha, beta (published) and scale, weight (released). activation: of W; init: the value of W at a
-    sentence's own class. l1_weight, div_weight: optional terms, on the largest row sum of magnitudes and against
-    classes whose scores do not vary over a batch. concepts, concept_classes: the outcome of a selection, which is then
-    not repeated.
+    Args:
+        candidates: class name -> sentences; without them every name in `concept_names` is a candidate of the class
+            whose images it fits best.
+        per_class: sentences to keep for a class.
+        selection, seed: see `labo_selection.select`, as for alpha and beta (published), scale and weight (released).
+        activation: of W.
+        init: the value of W at a sentence's own class.
+        l1_weight, div_weight: of two optional terms: the largest row sum of |W|, and minus the variance over a batch of
+            each class's score.
+        concepts, concept_classes: the outcome of a selection, which is then not repeated.
 
     `Output.concepts` is a_c on the scale from its 5 % to its 95 % quantile on the training images; a_c itself is in
     extras["similarity"].

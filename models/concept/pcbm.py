@@ -44,11 +44,16 @@ from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 class PCBM(ZooModel):
     """Any frozen backbone as a concept bottleneck, without training it.
 
-    source: where the concept vectors come from: "examples" (images with concept labels), "text" (the backbone's text
-    tower reads `concepts`, by default the data's concept names) or "random". svm_c: the SVMs' C, the best of them by
-    validation accuracy. num_samples: examples of each side that train a concept, and as many that validate it. lam,
-    l1_ratio: the head's elastic net. residual: PCBM-h. l2_penalty: on the mean square of the residual's weights.
-    seed: of the examples and of random vectors; head_seed: of the SGD solver.
+    Args:
+        source: where the concept vectors come from: "examples" (images with concept labels), "text" (the backbone's
+            text tower reads `concepts`, by default the data's concept names) or "random".
+        svm_c: the SVMs' C, of which validation accuracy takes the best.
+        num_samples: examples of each side that train a concept, and as many that validate it.
+        lam, l1_ratio: of the head's elastic net.
+        solver, standardise: see above.
+        residual: PCBM-h.
+        l2_penalty: on the mean square of the residual's weights.
+        seed: of the examples and of random vectors. head_seed: of the SGD solver.
 
     `Output.concepts` is the distance on the scale from the median of the training images without the concept to the
     median of those with it (for text and random vectors the 5 % and 95 % quantiles of all); raw distances are in

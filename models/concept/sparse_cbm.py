@@ -35,8 +35,14 @@ from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 class SparseCBM(ZooModel):
     """CLIP's word logits through a trained concept layer to classes.
 
-    concepts: words, by default the data's concept names. training: "l1", "contrastive", "gumbel" or "similarity".
-    l1: its weight lambda. tau: temperature of the Gumbel softmax. cubed: of the similarity. logit_scale: exp(s).
+    Args:
+        concepts: words, by default the data's concept names.
+        training: "l1", "contrastive", "gumbel" or "similarity".
+        l1: lambda, of the loss of that name.
+        tau: temperature of the Gumbel softmax.
+        cubed: cube the columns that the similarity compares.
+        detach_cbl: leave C to its own loss.
+        logit_scale: exp(s).
 
     `Output.concepts` is z_k on the scale from its 5 % to its 95 % quantile on the training images, found when the
     training ends; z itself is in extras["concept_logits"].

@@ -30,7 +30,7 @@ from zoo.models.concept.base import NO_WORDS, linear_contributions
 from zoo.models.concept.concept_similarity import cubed_cosine
 from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.glm_saga import elastic_net
-from zoo.models.concept.nec import head_at, path
+from zoo.models.concept.nec import head_at, regularisation_path
 from zoo.models.concept.score_range import ScoreRange
 from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
@@ -186,7 +186,7 @@ class LabelFreeCBM(ZooModel):
         if wanted is None or wanted >= scores.shape[1]:
             head = elastic_net(scores, labels, num_classes=self.num_outputs, lam=self.lam, alpha=self.alpha)
         else:
-            heads = path(scores, labels, num_classes=self.num_outputs, alpha=self.alpha, densest=wanted)
+            heads = regularisation_path(scores, labels, num_classes=self.num_outputs, alpha=self.alpha, densest=wanted)
             head = head_at(heads, wanted)
         self.classifier.weight.copy_(head.weight)
         self.classifier.bias.copy_(head.bias)

@@ -68,8 +68,7 @@ def subject(name: str, *, data: str | None = None) -> Subject:
     own = getattr(getattr(model, "backbone", None), "preprocessing", None)
     if own is not None:
         datamodule.use_preprocessing(own)
-    facts = datamodule.facts
-    return Subject(name, model, (facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ())))
+    return Subject(name, model, datamodule.facts.input_shape)
 
 
 def plain(model: ZooModel, shape: Sequence[int]) -> tuple[str, nn.Module] | None:

@@ -111,16 +111,16 @@ def _untaught(model: "ZooModel", config: dict[str, Any]) -> list[str]:
 def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:
     import torch
 
-    size = (facts.in_channels, *facts.image_size) if facts.image_size != (0, 0) else (facts.in_channels,)
-    if (needed := 4 * math.prod(size)) > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+    shape = facts.input_shape
+    if (needed := 4 * math.prod(shape)) > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         room = f"{needed / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f}"
-        return [f"data.image_size: one image of {size} takes {room}"]
+        return [f"data.image_size: one image of {shape} takes {room}"]
     try:
-        prediction = model(torch.empty(2, *size)).prediction
+        prediction = model(torch.empty(2, *shape)).prediction
     except (RuntimeError, NotImplementedError, ValueError) as error:
         if "meta" in str(error).lower():
             return []
-        return [f"shapes: {' '.join(str(error).split())[:300]} (image {size}, change data.image_size or the backbone)"]
+        return [f"shapes: {' '.join(str(error).split())[:300]} (image {shape}, change data.image_size or the backbone)"]
     if tuple(prediction.shape) != (2, facts.num_outputs):
         return [f"shapes: the model predicts {tuple(prediction.shape[1:])} for {facts.num_outputs} outputs"]
     return []

@@ -157,7 +157,7 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
 
     Args:
         name: as in `zoo list`.
-        data: a data configuration ("digits", "data.root=..." cannot be given here) whose facts fill `num_outputs`,
+        data: name of a data configuration at its defaults, such as "digits", whose facts fill `num_outputs`,
             `concept_names`, `image_size` and so on; without it those that the model needs are given in `arguments`.
         backbone: as in `backbone=` of the command line ("convnet", "timm:resnet18").
         arguments: the model's constructor arguments, or `num_outputs`, `concept_names`, `concept_groups`,

@@ -12,11 +12,11 @@ from jinja2 import Environment
 
 from zoo import catalogue, figures
 from zoo.artifact import ModelInfo, load, read_info
-from zoo.callbacks import read_rows
 from zoo.card import card_of
 from zoo.errors import UserError
 from zoo.evaluate import load_predictions
 from zoo.files import write_text
+from zoo.metrics_file import read_rows
 from zoo.report_concepts import concept_sections
 from zoo.report_section import Section, data_of_run
 from zoo.results import LABELS, text

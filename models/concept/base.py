@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from zoo.models.backbone import activation_named
 from zoo.models.contract import Batch, Output, ZooModel
+from zoo.models.task_loss import task_loss
 
 Reduction = Literal["mean", "sum", "normalized_sum"]
 Imbalance = Literal["none", "weight", "pos_weight"]
@@ -77,13 +78,7 @@ class ConceptModel(ZooModel):
         return F.binary_cross_entropy_with_logits(concept_logits, wanted, reduction="none") * self.concept_weights
 
     def task_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of the classes (binary where there is one output), or mean squared error in regression."""
-        label = batch["label"]
-        if self.task == "regression":
-            return F.mse_loss(prediction, label.to(prediction).reshape(prediction.shape))
-        if self.num_outputs == 1:
-            return F.binary_cross_entropy_with_logits(prediction, label.to(prediction).reshape(prediction.shape))
-        return F.cross_entropy(prediction, label)
+        return task_loss(prediction, batch["label"], task=self.task)
 
     def contributions(self, output: Output) -> Tensor:
         """(B, K, M): how much every concept adds to every logit, weight x activation.

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
+from zoo.models.task_loss import task_loss
 from zoo.models.timm_backbone import check_name, default_config, preprocessing_of
 from zoo.models.weight_files import misfits, read_weights
 
@@ -88,9 +88,7 @@ class Timm(ZooModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, or mean squared error in regression."""
-        if self.task == "regression":
-            return {"loss": F.mse_loss(output.prediction, batch["label"].reshape(output.prediction.shape))}
-        return {"loss": F.cross_entropy(output.prediction, batch["label"])}
+        return {"loss": task_loss(output.prediction, batch["label"], task=self.task)}
 
     def fitted_arguments(self) -> dict[str, Any]:
         """A saved model carries its weights: nothing is fetched to build it again."""

@@ -55,7 +55,7 @@ def accuracies(trained: Trained, *models: ZooModel) -> list[float] | None:
     return [evaluate(model, datamodule, "test", concepts=False, cost=False)[0]["acc"] for model in models]
 
 
-def print_derived(found: Run, accuracy: list[float] | None) -> None:
+def say(found: Run, accuracy: list[float] | None) -> None:
     """Print where the new model is, and what it is worth."""
     if accuracy is not None:
         before, after = accuracy

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import copy
 
-    from zoo.derived import accuracies, print_derived, write_derived
+    from zoo.derived import accuracies, say, write_derived
     from zoo.errors import UserError
     from zoo.terminal import print_json
     from zoo.trained import class_index, concept_index, open_trained
@@ -43,4 +43,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"class {args.class_name} no longer uses {', '.join(args.concept)}")
     if getattr(edited, "residual_classifier", None) is not None:
         print("its residual still sees the whole image and can undo the edit; pcbm has none")
-    print_derived(found, accuracy)
+    say(found, accuracy)

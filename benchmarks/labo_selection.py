@@ -22,8 +22,10 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from machine import cpu
 
 from zoo.models.concept.labo_selection import class_scores, discriminability, greedy, mutual_information, positive
 
@@ -43,16 +45,7 @@ def main() -> None:
     if has_apricot():
         found, compilation["apricot_compilation_seconds_a_selection"] = timed(apricot)
         rivals |= found
-    seconds = {name: {"upstream": [], "paper": []} for name in rivals}
-    cosine = []
-    information, entropy = 1e7 * mutual_information(scores), discriminability(scores)
-    for label in range(args.classes):
-        own = np.flatnonzero(owners == label)
-        rows = np.concatenate([information[own, None], concepts[own]], axis=1)
-        compare("upstream", rows, information[own], np.zeros(rows.shape[1]), args.keep, rivals, seconds)
-        similarity, spent = timed(lambda own=own: cosines(concepts[own]))
-        cosine.append(spent)
-        compare("paper", similarity, entropy[own], similarity.min(1), args.keep, rivals, seconds)
+    seconds, cosine = measure(concepts, owners, scores, args.keep, rivals)
     record = {
         "command": " ".join(["OMP_NUM_THREADS=1 python benchmarks/labo_selection.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -62,18 +55,7 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "shape": vars(args),
         "same_set": True,
-        "cosine_milliseconds_a_class": quantiles(cosine),
-        "greedy_milliseconds_a_class": {n: {o: quantiles(t) for o, t in by.items()} for n, by in seconds.items()},
-        "ratio": {
-            name: {objective: sum(times) / sum(seconds["zoo"][objective]) for objective, times in by.items()}
-            for name, by in seconds.items()
-            if name != "zoo"
-        },
-        "ratio_with_cosines": {
-            name: (sum(by["paper"]) + sum(cosine)) / (sum(seconds["zoo"]["paper"]) + sum(cosine))
-            for name, by in seconds.items()
-            if name != "zoo"
-        },
+        **figures(seconds, cosine),
         **compilation,
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
@@ -92,6 +74,35 @@ def problem(candidates: int, classes: int, dims: int) -> tuple[np.ndarray, np.nd
     labels = np.repeat(np.arange(classes), 16)
     images = (common + centres[labels] + rng.normal(size=(len(labels), dims))) / dims**0.5
     return concepts, owners, positive(class_scores(images, labels, concepts, classes))
+
+
+def measure(concepts, owners, scores, keep, rivals) -> tuple[dict[str, dict[str, list[float]]], list[float]]:
+    """Seconds of each rival for each objective, class by class, and of the cosine matrices."""
+    seconds: dict[str, dict[str, list[float]]] = {name: {"upstream": [], "paper": []} for name in rivals}
+    cosine = []
+    information, entropy = 1e7 * mutual_information(scores), discriminability(scores)
+    for label in range(scores.shape[1]):
+        own = np.flatnonzero(owners == label)
+        rows = np.concatenate([information[own, None], concepts[own]], axis=1)
+        compare("upstream", rows, information[own], np.zeros(rows.shape[1]), keep, rivals, seconds)
+        similarity, spent = timed(lambda own=own: cosines(concepts[own]))
+        cosine.append(spent)
+        compare("paper", similarity, entropy[own], similarity.min(1), keep, rivals, seconds)
+    return seconds, cosine
+
+
+def figures(seconds: dict[str, dict[str, list[float]]], cosine: list[float]) -> dict[str, Any]:
+    """Times of a class, and how many times as long as the zoo each rival takes."""
+    rivals, ours = {name: by for name, by in seconds.items() if name != "zoo"}, seconds["zoo"]
+    shared = sum(cosine)
+    return {
+        "cosine_milliseconds_a_class": quantiles(cosine),
+        "greedy_milliseconds_a_class": {n: {o: quantiles(t) for o, t in by.items()} for n, by in seconds.items()},
+        "ratio": {name: {o: sum(times) / sum(ours[o]) for o, times in by.items()} for name, by in rivals.items()},
+        "ratio_with_cosines": {
+            name: (sum(by["paper"]) + shared) / (sum(ours["paper"]) + shared) for name, by in rivals.items()
+        },
+    }
 
 
 def compare(objective, cover, bonus, start, keep, rivals, seconds) -> None:
@@ -175,12 +186,6 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
         "median": round(1e3 * statistics.median(seconds), 3),
         "q80": round(1e3 * high, 3),
     }
-
-
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
+from machine import cpu
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -122,12 +123,6 @@ def timed(call, repeats: int):
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
     return {"low": min(seconds), "median": statistics.median(seconds), "high": max(seconds)}
-
-
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""LightningDataModules, data sets, concept banks and the feature cache. Imports nothing else of the zoo."""
+"""LightningDataModules, data sets and the feature cache. Imports nothing else of the zoo."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo.data.errors import DataError
+
 CLASS_KEYS = ("class_id", "class_name")
 FILE_KEYS = ("file",)
 
@@ -41,30 +43,16 @@ class ConceptTable:
 
 def read_table(path: Path, *, keys: Sequence[str]) -> ConceptTable:
     """Read a concept table with at least one of the key columns; mistakes are collected, not raised."""
-    table = ConceptTable(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [
-                (number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)
-            ]
-    except OSError as error:
-        table.problems.append(f"{path}: cannot be read ({error.strerror or error}); give a CSV file")
-        return table
-    except (UnicodeDecodeError, csv.Error) as error:
-        table.problems.append(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8 text")
-        return table
-    if not lines:
-        table.problems.append(
-            f"{path}: is empty, no column {' or '.join(keys)}; give a line of names and the rows below"
-        )
-        return table
-    header = [cell.strip() for cell in lines[0][1]]
-    table.problems += _header_problems(path, header, keys)
-    if table.problems:
-        return table
+        lines = _lines(path)
+    except DataError as error:
+        return ConceptTable(path, problems=[str(error)])
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    if problems := _header_problems(path, header, keys):
+        return ConceptTable(path, problems=problems)
     concept_columns = [column for column, name in enumerate(header) if name not in keys]
-    table.names = tuple(header[column] for column in concept_columns)
-    table.keys = {name: [] for name in header if name in keys}
+    names = tuple(header[column] for column in concept_columns)
+    table = ConceptTable(path, names, keys={name: [] for name in header if name in keys})
     rows, ragged, wrong = [], [], []
     for number, row in lines[1:]:
         if len(row) != len(header):
@@ -175,7 +163,24 @@ def _number(cell: str) -> float | None:
     return value if 0 <= value <= 1 else None
 
 
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and cells of every line of a CSV file that is not blank.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(map(str.strip, row))]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); give a CSV file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8 text") from None
+
+
 def _header_problems(path: Path, header: list[str], keys: Sequence[str]) -> list[str]:
+    if not header:
+        return [f"{path}: is empty, no column {' or '.join(keys)}; give a line of names and the rows below"]
     separators = [separator for separator in (";", "\t") if len(header) == 1 and separator in header[0]]
     if separators:
         return [f"{path}: columns are separated by {separators[0]!r}; save it as comma-separated text"]

@@ -25,6 +25,11 @@ class Facts:
     concept_names: tuple[str, ...] = ()
     concept_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image's tensor, or (C,) of a table's row."""
+        return (self.in_channels, *(self.image_size if self.image_size != (0, 0) else ()))
+
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -51,15 +51,7 @@ class DigitsDataModule(ZooDataModule):
     def facts(self) -> Facts:
         names = tuple(name for group in CONCEPTS.values() for name in group)
         groups = tuple((group, tuple(names.index(name) for name in members)) for group, members in CONCEPTS.items())
-        return Facts(
-            task="classification",
-            num_outputs=10,
-            class_names=tuple("0123456789"),
-            in_channels=self.preprocessing.channels,
-            image_size=self.preprocessing.image_size,
-            concept_names=names,
-            concept_groups=groups,
-        )
+        return self.class_facts(tuple("0123456789"), names, groups)
 
     @property
     def data_preprocessing(self) -> Preprocessing:

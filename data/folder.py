@@ -82,15 +82,7 @@ class FolderDataModule(ZooDataModule):
         if problems := self.check():
             raise DataError(*problems)
         table = self._table
-        return Facts(
-            task="classification",
-            num_outputs=len(self.classes),
-            class_names=self.classes,
-            in_channels=self.preprocessing.channels,
-            image_size=self.preprocessing.image_size,
-            concept_names=table.names if table else (),
-            concept_groups=table.groups if table else (),
-        )
+        return self.class_facts(self.classes, table.names if table else (), table.groups if table else ())
 
     @property
     def data_preprocessing(self) -> Preprocessing:

@@ -91,6 +91,23 @@ class ZooDataModule(LightningDataModule):
         """What a model has to know; no image is decoded."""
         raise NotImplementedError
 
+    def class_facts(
+        self,
+        class_names: tuple[str, ...],
+        concept_names: tuple[str, ...] = (),
+        concept_groups: tuple[tuple[str, tuple[int, ...]], ...] = (),
+    ) -> Facts:
+        """The facts of pictures that belong to classes, at the preprocessing in force."""
+        return Facts(
+            task="classification",
+            num_outputs=len(class_names),
+            class_names=class_names,
+            in_channels=self.preprocessing.channels,
+            image_size=self.preprocessing.image_size,
+            concept_names=concept_names,
+            concept_groups=concept_groups,
+        )
+
     @property
     def data_preprocessing(self) -> Preprocessing:
         """What suits the data at their own size."""

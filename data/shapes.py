@@ -75,15 +75,7 @@ class ShapesDataModule(ZooDataModule):
             (attribute, tuple(CONCEPTS.index(f"{attribute}::{value}") for value in values))
             for attribute, values in ATTRIBUTES.items()
         )
-        return Facts(
-            task="classification",
-            num_outputs=len(self.classes),
-            class_names=self.classes,
-            in_channels=self.preprocessing.channels,
-            image_size=self.preprocessing.image_size,
-            concept_names=CONCEPTS,
-            concept_groups=groups,
-        )
+        return self.class_facts(self.classes, CONCEPTS, groups)
 
     @property
     def data_preprocessing(self) -> Preprocessing:

@@ -57,14 +57,7 @@ class TorchvisionDataModule(ZooDataModule):
 
     @property
     def facts(self) -> Facts:
-        names = self.classes
-        return Facts(
-            task="classification",
-            num_outputs=len(names),
-            class_names=names,
-            in_channels=self.preprocessing.channels,
-            image_size=self.preprocessing.image_size,
-        )
+        return self.class_facts(self.classes)
 
     @property
     def data_preprocessing(self) -> Preprocessing:

@@ -184,8 +184,3 @@ def activation_named(name: str) -> nn.Module:
     if kind is None or (kind is not nn.Identity and kind.__module__ != "torch.nn.modules.activation"):
         raise ValueError(f"unknown activation {name!r}: name a class of torch.nn such as ReLU, LeakyReLU, GELU")
     return kind()
-
-
-def first_sentence(error: Exception) -> str:
-    """The first sentence of another library's error, for use within a line of ours."""
-    return re.split(r"\.?\s*\n|\. |\.$", str(error).strip())[0]

@@ -1,10 +1,8 @@
 """The image and text towers of any CLIP in open_clip as a backbone (Radford et al., ICML 2021, arXiv 2103.00020)."""
 
-import difflib
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,23 @@ import torch
 from torch import Tensor
 
 from zoo.models import word_clip
-from zoo.models.backbone import Backbone, first_sentence
+from zoo.models.backbone import Backbone
+from zoo.models.library_errors import nearest, not_built
+from zoo.models.quiet import quiet
 from zoo.models.words import WordTokenizer
 
 
 class Clip(Backbone):
     """CLIP's image embedding, not normalised, with `encode_text` for the words beside it.
 
-    name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or one of the zoo's own: `word_clip`, and
-    `shapes_clip`, which ships (see `zoo.models.word_clip`). pretrained: a tag or a local file (read without executing
-    pickle); None or false starts from random weights. words, context: of the zoo's own, what it can read and how many
-    words at once; weights bring theirs along. Warns where the weights were trained with QuickGELU and the architecture
-    has GELU, which changes every number without an error.
+    Warns where the weights were trained with QuickGELU and the architecture has GELU, which changes every number
+    without an error.
+
+    Args:
+        name: an architecture of open_clip, or `hf-hub:...`, `local-dir:...`, or one of the zoo's own: `word_clip`, and
+            `shapes_clip`, which ships (see `zoo.models.word_clip`).
+        pretrained: a tag or a local file (read without executing pickle); None or false starts from random weights.
+        words, context: of the zoo's own, which words it reads and how many at once; weights bring theirs along.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), or weights out of reach.
@@ -41,8 +44,8 @@ class Clip(Backbone):
         super().__init__()
         self.name = name
         self.check_weights(name=name, pretrained=pretrained)
-        own = {"words": words, "context": context} | self.told_by_weights(name=name, pretrained=pretrained)
-        self.tokenizer = word_clip.tokenizer(name, **own) if name in word_clip.NAMES else None
+        reading = {"words": words, "context": context} | self.arguments_of_weights(name=name, pretrained=pretrained)
+        self.tokenizer = word_clip.tokenizer(name, **reading) if name in word_clip.NAMES else None
         self.clip = create(name, str(pretrained) if pretrained else None, self.tokenizer)
         settings = self.clip.visual.preprocess_cfg
         self.input_size = pair(settings["size"])
@@ -70,13 +73,13 @@ class Clip(Backbone):
         check_names(name, pretrained or None)
 
     @classmethod
-    def told_by_weights(
+    def arguments_of_weights(
         cls, *, name: str = "ViT-B-32", pretrained: str | bool | None = None, **_: Any
     ) -> dict[str, Any]:
         """Arguments that the name and the weights decide, so that the network can be built again without them."""
         if name not in word_clip.NAMES:
             return {"words": None, "context": None}
-        return word_clip.told_by(str(pretrained), name=name) if pretrained else {}
+        return word_clip.arguments_of_weights(str(pretrained), name=name) if pretrained else {}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.clip.encode_image(images)
@@ -113,7 +116,7 @@ def check_names(name: str, pretrained: str | None) -> None:
             raise ValueError(f"the folder {folder} holds no open_clip_config.json")
         return
     if name in word_clip.NAMES:
-        word_clip.told_by(pretrained, name=name)
+        word_clip.arguments_of_weights(pretrained, name=name)
         return
     known = open_clip.list_models()
     if name not in known:
@@ -139,11 +142,6 @@ def warn_quick_gelu(name: str, known: Sequence[str]) -> None:
         )
 
 
-def nearest(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5) or list(names)[:5]
-    return f"did you mean {' or '.join(near)}?" if near else "it has none at all"
-
-
 def create(name: str, pretrained: str | None, tokenizer: WordTokenizer | None) -> Any:
     if tokenizer is not None:
         clip = word_clip.build(tokenizer)
@@ -155,25 +153,11 @@ def create(name: str, pretrained: str | None, tokenizer: WordTokenizer | None) -
     try:
         # the default device may be meta, where nothing is computed; open_clip would move its model to the processor
         device = torch.get_default_device()
-        with unsaid() if pretrained is None and ":" not in name else nullcontext():
+        # open_clip warns that random weights are random: they are wanted, or loaded afterwards
+        with quiet() if pretrained is None and ":" not in name else nullcontext():
             return open_clip.create_model(name, pretrained=pretrained, pretrained_text=False, device=device)
     except (OSError, RuntimeError) as error:
-        reason = first_sentence(error)
-        raise ValueError(
-            f"{name} could not be built with its weights ({reason}): "
-            "give a local file as backbone.pretrained, or backbone.pretrained=null"
-        ) from error
-
-
-@contextmanager
-def unsaid() -> Iterator[None]:
-    """Without open_clip's warning that random weights are random: they are wanted, or loaded afterwards."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+        raise not_built(name, error, file="backbone.pretrained", random="backbone.pretrained=null") from error
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -111,6 +111,11 @@ class ZooModel(nn.Module):
             return self.forward_features(batch["features"], intervene)
         return self(batch["image"], intervene)
 
+    def with_features(self, batch: Batch) -> Batch:
+        """The batch with the backbone's features in place of its images; cached features stay as they are."""
+        rest = {key: value for key, value in batch.items() if key != "image"}
+        return rest if "features" in rest else rest | {"features": self.backbone(batch["image"])}
+
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The method's terms by name, and their weighted sum as `loss`."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")

@@ -1,24 +1,27 @@
 """Any network of timm as a backbone, by its name there: `resnet18`, `resnet50.a1_in1k`, `hf-hub:ORG/NAME`."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.models.backbone import Backbone, first_sentence
+from zoo.models.backbone import Backbone
+from zoo.models.library_errors import nearest, not_built
+from zoo.models.weight_files import misfits, read_weights
 
 
 class Timm(Backbone):
     """A network of PyTorch Image Models (github.com/huggingface/pytorch-image-models) without its classifier.
 
-    name: passed to timm unchanged. pretrained: fetch the weights of the tag. checkpoint_path: a local .safetensors or
-    .pth file of weights instead, read without executing pickle. in_channels, image_size: of the data; a network with
-    pretrained weights takes three channels at the size it was trained at instead, unless `input_size` gives another,
-    and says so in `preprocessing`.
+    Args:
+        name: passed to timm unchanged.
+        in_channels, image_size: of the data; a network with pretrained weights takes three channels at the size it was
+            trained at instead, and says so in `preprocessing`.
+        pretrained: fetch the weights of the tag.
+        checkpoint_path: a local .safetensors or .pth file of weights instead, read without executing pickle.
+        input_size: another size than the data's or that of the training.
 
     Raises:
         ValueError: unknown name or tag (with the nearest ones), weights out of reach, or a file that does not fit.
@@ -89,11 +92,6 @@ def check_name(name: str) -> None:
         raise ValueError(f"{architecture} has no weights {tag!r}: {nearest(name, tags)}")
 
 
-def nearest(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5) or list(names)[:5]
-    return f"did you mean {' or '.join(near)}?" if near else "it has none at all"
-
-
 def default_config(name: str) -> dict[str, Any]:
     from timm.models import get_pretrained_cfg
 
@@ -117,26 +115,15 @@ def create(name: str, *, pretrained: bool, **arguments: Any) -> Any:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except (OSError, RuntimeError) as error:
-        reason = first_sentence(error)
-        raise ValueError(
-            f"{name} could not be built with its weights ({reason}): "
-            "give a local file as backbone.checkpoint_path, or backbone.pretrained=false"
-        ) from error
+        raise not_built(name, error, file="backbone.checkpoint_path", random="backbone.pretrained=false") from error
 
 
-def load_weights(net: torch.nn.Module, path: str) -> None:
+def load_weights(net: nn.Module, path: str) -> None:
     """Load a file of weights for `net`; the classifier that it may hold is left out."""
-    from safetensors.torch import load_file
-
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} (backbone.checkpoint_path)")
-    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        state = state.get(wrapper, state)
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    wanted = net.state_dict()
-    wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
-    if wrong:
+    state, wanted = read_weights(path), net.state_dict()
+    if wrong := misfits(wanted, state):
         shown = ", ".join(wrong[:3])
         raise ValueError(f"{path} lacks or misfits {len(wrong)} of {len(wanted)} tensors: {shown}, ...")
     net.load_state_dict({key: state[key] for key in wanted})

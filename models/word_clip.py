@@ -25,7 +25,7 @@ NAMES = (NAME, shapes_clip.NAME)
 PREFIX = "backbone.clip."
 """Of the towers' keys in a saved run."""
 CONTEXT = 32
-"""Words that it reads at once, and one more."""
+"""Words that the text tower reads at once, and one number for the end."""
 
 
 def tokenizer(name: str, words: Sequence[str] | None, context: int | None) -> WordTokenizer:
@@ -63,7 +63,7 @@ def stem(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def told_by(pretrained: str | None, *, name: str = NAME) -> dict[str, Any]:
+def arguments_of_weights(pretrained: str | None, *, name: str = NAME) -> dict[str, Any]:
     """The words and the context of weights: of those that ship, or as the file of a run says.
 
     Raises:

@@ -29,7 +29,7 @@ class WordTokenizer:
 
     @property
     def size(self) -> int:
-        """Numbers that there are: the words, the end, and 0."""
+        """The size of the vocabulary: the words, the end, and 0."""
         return len(self.words) + 2
 
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 from zoo.tasks.supervised import select_stage
 
+CLIP_NORM = 1.0
+"""Limit of the gradient's norm over all that learns."""
+
 
 @dataclass(frozen=True)
 class Incremental:
@@ -69,7 +72,6 @@ def class_incremental(
     epochs: int = 100,
     lr: float = 0.3,
     batch_size: int = 256,
-    clip_norm: float = 1.0,
     seed: int = 0,
 ) -> Incremental:
     """Train `model` on each group of classes alone, in turn, by plain SGD (one group of all classes is the iid mode).
@@ -77,7 +79,6 @@ def class_incremental(
     Args:
         model: prepared (keys fitted); what its first stage says learns.
         train, test: `features` (N, D) and `label` (N,).
-        clip_norm: limit of the gradient's norm over all that learns.
 
     Raises:
         ValueError: a class has no training or test image, or stands in two groups.
@@ -93,15 +94,13 @@ def class_incremental(
     accuracy = []
     for group in groups:
         rows = torch.isin(train["label"], torch.tensor(group)).nonzero()[:, 0]
-        _fit(model, {k: v[rows] for k, v in train.items()}, epochs, lr, batch_size, clip_norm, generator)
+        _fit(model, {k: v[rows] for k, v in train.items()}, epochs, lr, batch_size, generator)
         accuracy.append(_accuracy(model, test, classes))
     position = {label: place for place, label in enumerate(classes)}
     return Incremental(torch.stack(accuracy), tuple(tuple(position[label] for label in group) for group in groups))
 
 
-def _fit(
-    model: ZooModel, data: Batch, epochs: int, lr: float, batch_size: int, clip_norm: float, generator: torch.Generator
-) -> None:
+def _fit(model: ZooModel, data: Batch, epochs: int, lr: float, batch_size: int, generator: torch.Generator) -> None:
     stage = model.stages()[0]
     select_stage(model, stage)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -111,7 +110,7 @@ def _fit(
             batch = {key: value[rows] for key, value in data.items()}
             optimizer.zero_grad()
             getattr(model, stage.loss)(model.forward_features(batch["features"]), batch)["loss"].backward()
-            nn.utils.clip_grad_norm_(learning, clip_norm)
+            nn.utils.clip_grad_norm_(learning, CLIP_NORM)
             optimizer.step()
 
 

@@ -36,10 +36,7 @@ def encoded(model: ZooModel, batches: Iterable[Batch]) -> Batch:
         ValueError: there is no batch.
     """
     model.eval()
-    parts = []
-    for batch in batches:
-        rows = {key: value for key, value in batch.items() if key != "image"}
-        parts.append(rows if "features" in rows else rows | {"features": model.backbone(batch["image"])})
+    parts = [model.with_features(batch) for batch in batches]
     if not parts:
         raise ValueError("the split is empty: give it samples, or evaluate another one")
     return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
@@ -53,7 +50,7 @@ def in_batches(rows: Batch, size: int | None = None) -> Iterator[Batch]:
 
 
 def some(rows: Batch, most: int, *, seed: int = 0) -> Batch:
-    """At most so many rows, a random choice."""
+    """At most `most` rows, chosen at random."""
     count = len(rows["label"])
     if count <= most:
         return rows

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zoo.models.concept.bank import random_bank
 from zoo.models.concept.glm_saga import SparseHead, elastic_net, max_regularisation
-from zoo.models.concept.nec import head_at, path
+from zoo.models.concept.nec import FACTOR, head_at, regularisation_path
 from zoo.models.contract import Batch, Output, ZooModel
 
 EFFECTIVE = 5
@@ -33,9 +33,9 @@ ROWS_A_CLASS = 5
 """Fewer on average cannot fit one."""
 WORK = 5e7
 """Rows x concepts x classes, at most: a path then takes seconds on two cores."""
-LENGTHS = 60
-"""Penalties of a path, each 2^-0.1 of the one before."""
-WEAKEST = 2 ** (-0.1 * LENGTHS)
+PENALTIES = 60
+"""Of a path, each 2^-0.1 of the one before."""
+WEAKEST = FACTOR**PENALTIES
 """The last of them as a share of the largest, 1/64: where 5 is not reached by then, accuracy hardly moves any more."""
 DRAWS = 3
 """Sets of random directions; their mean accuracy is the control."""
@@ -96,7 +96,7 @@ def scored(model: ZooModel, batches: Iterable[Batch]) -> Scored:
 def sparse_head(scores: Tensor, labels: Tensor, *, num_classes: int) -> SparseHead:
     """The head with NEC 5, or with K <= 5 the one on all concepts; scores (N, K) standardised, labels (N,)."""
     if scores.shape[1] > EFFECTIVE:
-        heads = path(scores, labels, num_classes=num_classes, densest=EFFECTIVE, lengths=LENGTHS)
+        heads = regularisation_path(scores, labels, num_classes=num_classes, densest=EFFECTIVE, penalties=PENALTIES)
         return head_at(heads, EFFECTIVE)
     weakest = max_regularisation(scores, labels, num_classes) * WEAKEST
     return elastic_net(scores, labels, num_classes=num_classes, lam=weakest)

@@ -3,15 +3,15 @@
 The description is stored in the safetensors header too, so the one file is enough. Nothing is ever unpickled.
 """
 
-import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import __version__
-from zoo.errors import UserError
-from zoo.files import replacing, write_json
+from zoo import __version__, catalogue
+from zoo.errors import UserError, suggest
+from zoo.files import file_hash, replacing, write_json
+from zoo.runs import find_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +26,10 @@ FORMAT = 1
 class ModelInfo:
     """What a saved model says of itself.
 
-    name: of the catalogue. recipe: target, arguments and backbone of the constructor calls. preprocessing: what an
-    image goes through first. data: name of the configuration it was trained on.
+    name: in the catalogue.
+    recipe: target, arguments and backbone of the constructor calls.
+    preprocessing: what an image goes through first.
+    data: name of the configuration it was trained on.
     """
 
     name: str
@@ -78,13 +80,8 @@ def save_model(model: "ZooModel", info: ModelInfo, folder: Path) -> Path:
     path = folder / "model.safetensors"
     with replacing(path) as beside:
         save_file(state, beside, metadata={"zoo": json.dumps(description)})
-    write_json(folder / "model.json", description | {"sha256": sha256(path)})
+    write_json(folder / "model.json", description | {"sha256": file_hash(path)})
     return path
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -93,6 +90,23 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         UserError: it is truncated, no safetensors file, or was not written by the zoo.
     """
+    values = _description(path)
+    if values.get("format", 0) > FORMAT:
+        raise UserError(
+            f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade"
+        )
+    known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(ModelInfo)}
+    wrong = [f"lacks {name}" for name, needed in known.items() if needed and name not in values]
+    wrong += [f"holds {name}, which is unknown" for name in values if name not in known]
+    if not wrong and not {"target", "arguments"} <= values["recipe"].keys():
+        wrong = ["lacks recipe.target or recipe.arguments"]
+    if wrong:
+        version = values.get("zoo_version", "an unknown version")
+        raise UserError(f"{path}: its description {' and '.join(wrong)} (zoo {version} wrote it): train it again")
+    return ModelInfo(**values)
+
+
+def _description(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -112,50 +126,29 @@ def read_info(path: Path) -> ModelInfo:
         values = None
     if not isinstance(values, dict):
         raise UserError(f"{path}: its description is damaged: fetch or train it again")
-    if values.get("format", 0) > FORMAT:
-        raise UserError(
-            f"{path}: written by zoo {values.get('zoo_version')}, newer than this one ({__version__}): upgrade"
-        )
-    known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(ModelInfo)}
-    wrong = [f"lacks {name}" for name, needed in known.items() if needed and name not in values]
-    wrong += [f"holds {name}, which is unknown" for name in values if name not in known]
-    if not wrong and not {"target", "arguments"} <= values["recipe"].keys():
-        wrong = ["lacks recipe.target or recipe.arguments"]
-    if wrong:
-        version = values.get("zoo_version", "an unknown version")
-        raise UserError(f"{path}: its description {' and '.join(wrong)} (zoo {version} wrote it): train it again")
-    return ModelInfo(**values)
+    return values
 
 
 def find_weights(source: str) -> Path:
     """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
-    from zoo.runs import find_run
+    from zoo.checkpoints import fetch_checkpoint
 
-    if not source:
-        find_run(source)
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return path
-    if path.is_dir() and (path / "model.safetensors").is_file():
+    if source and (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    if source == "latest" or path.exists():
+    if source in ("", "latest") or path.exists():
         run = find_run(source)
         if not run.weights.is_file():
             raise UserError(
                 f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}"
             )
         return run.weights
-    from zoo.catalogue import models
-    from zoo.errors import suggest
-
     name, _, tag = source.partition(":")
-    known = {entry.name: entry for entry in models()}
-    if name not in known:
-        raise UserError(
-            f"{source!r} is neither a run nor a model of the catalogue: {suggest(name, [*known, 'latest'])}"
-        )
-    from zoo.checkpoints import fetch_checkpoint
-
+    if name not in catalogue.names():
+        advice = suggest(name, [*catalogue.names(), "latest"])
+        raise UserError(f"{source!r} is neither a run nor a model of the catalogue: {advice}")
     return fetch_checkpoint(name, tag or None)
 
 

@@ -6,14 +6,20 @@ it, and `backbone` is filled with the configured backbone. That is the whole of 
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.contract import Facts, Preprocessing
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.data.module import ZooDataModule
     from zoo.models.contract import ZooModel
+
+
+WEIGHTS = {"pretrained": False, "checkpoint_path": None}
+"""Arguments of a backbone that fetch weights, switched off: a recipe needs none, since the saved file holds them."""
 
 
 def locate(target: str) -> Callable[..., Any]:
@@ -37,10 +43,8 @@ def construct(node: dict[str, Any], supplied: dict[str, Any], label: str) -> Any
         UserError: an argument is missing or the constructor refuses a value (its message, with the node's name).
     """
     target = locate(node["_target_"])
-    own = plain_arguments(node)
+    arguments = _filled(node, supplied)
     parameters = inspect.signature(target).parameters
-    filled = {name: value for name, value in supplied.items() if name in parameters and own.get(name) is None}
-    arguments = own | filled
     required = [
         name
         for name, p in parameters.items()
@@ -61,17 +65,7 @@ def construct(node: dict[str, Any], supplied: dict[str, Any], label: str) -> Any
 
 def facts_as_arguments(datamodule: "ZooDataModule") -> dict[str, Any]:
     """The names under which constructors may ask for what the data know."""
-    facts = datamodule.facts
-    return {
-        "task": facts.task,
-        "num_outputs": facts.num_outputs,
-        "class_names": facts.class_names,
-        "concept_names": facts.concept_names,
-        "concept_groups": facts.concept_groups,
-        "in_channels": facts.in_channels,
-        "image_size": facts.image_size,
-        "words": datamodule.words,
-    }
+    return vars(datamodule.facts) | {"words": datamodule.words}
 
 
 def build_datamodule(config: dict[str, Any]) -> "ZooDataModule":
@@ -93,17 +87,17 @@ def build_model(config: dict[str, Any], datamodule: "ZooDataModule") -> "ZooMode
     Returns:
         the model; `model.recipe` says what to call to build it again (see `rebuild`).
     """
-    backbone_node = config.get("backbone")
-    wants_backbone = "backbone" in inspect.signature(locate(config["model"]["_target_"])).parameters
-    backbone = None
-    if wants_backbone and backbone_node is not None:
-        backbone = construct(backbone_node, facts_as_arguments(datamodule), "backbone")
+    node, backbone = _backbone_node(config), None
+    if node is not None:
+        backbone = construct(node, facts_as_arguments(datamodule), "backbone")
         if backbone.preprocessing is not None:
-            from zoo.data.contract import Preprocessing
-
             datamodule.use_preprocessing(Preprocessing.from_dict(backbone.preprocessing))
-    facts = facts_as_arguments(datamodule)
-    return assemble(config["model"], backbone_node if wants_backbone else None, backbone, facts)
+    return assemble(config["model"], node, backbone, facts_as_arguments(datamodule))
+
+
+def _backbone_node(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The configured backbone, where the model takes one."""
+    return config.get("backbone") if _takes(config["model"], "backbone") else None
 
 
 def assemble(
@@ -114,27 +108,26 @@ def assemble(
     model = construct(node, supplied, "model")
     model.recipe = {"target": node["_target_"], "arguments": _filled(node, facts), "backbone": None}
     if backbone_node is not None:
-        unloaded = {name: empty for name, empty in _WEIGHTS if name in backbone_node}
-        arguments = _filled(backbone_node, facts) | told_by_weights(backbone_node) | unloaded
+        unloaded = {name: off for name, off in WEIGHTS.items() if name in backbone_node}
+        arguments = _filled(backbone_node, facts) | arguments_of_weights(backbone_node) | unloaded
         model.recipe["backbone"] = {"target": backbone_node["_target_"], "arguments": arguments}
     return model
 
 
-_WEIGHTS = (("pretrained", False), ("checkpoint_path", None))
-"""Arguments that fetch weights: a recipe leaves them out, since the saved file holds the weights."""
-
-
-def told_by_weights(node: dict[str, Any]) -> dict[str, Any]:
+def arguments_of_weights(node: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a backbone that the weights which its node names decide: the words of a text tower."""
-    told = getattr(locate(node["_target_"]), "told_by_weights", None)
-    return told(**plain_arguments(node)) if told else {}
+    found = getattr(locate(node["_target_"]), "arguments_of_weights", None)
+    return found(**plain_arguments(node)) if found else {}
 
 
-def _filled(node: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The plain arguments of a node with the facts its constructor takes written out."""
-    names = inspect.signature(locate(node["_target_"])).parameters
+def _filled(node: dict[str, Any], supplied: dict[str, Any]) -> dict[str, Any]:
+    """A node's own arguments, and those supplied that its constructor takes and the node leaves null."""
     own = plain_arguments(node)
-    return own | {name: value for name, value in facts.items() if name in names and own.get(name) is None}
+    return own | {name: supplied[name] for name in supplied if _takes(node, name) and own.get(name) is None}
+
+
+def _takes(node: dict[str, Any], argument: str) -> bool:
+    return argument in inspect.signature(locate(node["_target_"])).parameters
 
 
 def rebuild(recipe: dict[str, Any]) -> "ZooModel":
@@ -164,7 +157,7 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
 
     Args:
         name: as in `zoo list`.
-        data: a data configuration ("digits", "data.root=..." cannot be given here) whose facts fill `num_outputs`,
+        data: name of a data configuration at its defaults, such as "digits", whose facts fill `num_outputs`,
             `concept_names`, `image_size` and so on; without it those that the model needs are given in `arguments`.
         backbone: as in `backbone=` of the command line ("convnet", "timm:resnet18").
         arguments: the model's constructor arguments, or `num_outputs`, `concept_names`, `concept_groups`,
@@ -181,15 +174,9 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     facts: dict[str, Any] = {"task": "classification", "in_channels": 3, "image_size": (224, 224)}
     if data is not None:
         facts = facts_as_arguments(build_datamodule(config))
-    given = {key: arguments.pop(key) for key in list(arguments) if key in _FACT_NAMES}
-    facts |= given
+    known = {field.name for field in fields(Facts)} | {"words"}
+    facts |= {key: arguments.pop(key) for key in list(arguments) if key in known}
     config["model"] |= arguments
-    wants_backbone = "backbone" in inspect.signature(locate(config["model"]["_target_"])).parameters
-    built = construct(config["backbone"], facts, "backbone") if wants_backbone else None
-    model = assemble(config["model"], config["backbone"] if wants_backbone else None, built, facts)
-    return model.eval()
-
-
-_FACT_NAMES = (
-    *("task", "num_outputs", "class_names", "concept_names", "concept_groups", "in_channels", "image_size", "words"),
-)
+    node = _backbone_node(config)
+    built = None if node is None else construct(node, facts, "backbone")
+    return assemble(config["model"], node, built, facts).eval()

@@ -10,8 +10,7 @@ import yaml
 from zoo import catalogue
 from zoo.catalogue import Entry
 from zoo.errors import UserError
-from zoo.results import LABELS
-from zoo.results import NESTED as NOT_ROWS
+from zoo.results import LABELS, NESTED
 
 SHOWN_CONCEPTS = 60
 HUB_METRICS = {"acc": "accuracy", "rmse": "rmse", "mae": "mae", "r2": "r_squared"}
@@ -119,7 +118,7 @@ python -m zoo predict FOLDER image.png{explain}
 
 def _scores(scores: dict[str, Any]) -> str:
     rows = [(label, _number(scores[key])) for key, label in LABELS.items() if key in scores]
-    rows += [(key, _number(value)) for key, value in scores.items() if key not in (*LABELS, *NOT_ROWS)]
+    rows += [(key, _number(value)) for key, value in scores.items() if key not in (*LABELS, *NESTED)]
     rows += [(LABELS[key], f"not measured: {reason}") for key, reason in scores.get("not_measured", {}).items()]
     if not rows:
         return "## Results\n\nNot evaluated yet."

@@ -7,7 +7,7 @@ file:///path/file          used where it lies
 package://file             shipped with the zoo
 """
 
-import hashlib
+import os
 import re
 import shutil
 import time
@@ -23,6 +23,7 @@ from filelock import FileLock
 from zoo.catalogue import entry
 from zoo.data.paths import zoo_home
 from zoo.errors import UserError, ZooError
+from zoo.files import file_hash
 from zoo.terminal import ByteProgress
 from zoo.transport import open_url, refuse_plain_http
 
@@ -69,19 +70,10 @@ def fetch_checkpoint(name: str, tag: str | None = None) -> Path:
     return fetch(checkpoint.url, sha256=checkpoint.sha256)
 
 
-def file_hash(path: Path) -> str:
-    """The sha256 of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def offline() -> bool:
     """Whether the user forbids the network, by ZOO_OFFLINE or HF_HUB_OFFLINE."""
-    from os import environ
-
-    return any(
-        environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
-    )
+    settings = (os.environ.get(name, "") for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(setting.lower() in ("1", "true", "yes", "on") for setting in settings)
 
 
 def _packaged(name: str) -> Path:

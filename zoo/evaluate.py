@@ -56,7 +56,7 @@ def evaluate(
         )
         found = replace(found, spoken_for=spoken_for(model, rows, num_classes=facts.num_outputs))
     if cost:
-        image = torch.zeros(1, facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ()))
+        image = torch.zeros(1, *facts.input_shape)
         latency = round(latency_ms(model, image), 3)
         result |= {"parameters": parameter_count(model), "macs": macs(model, image), "latency_ms": latency}
     return result, found

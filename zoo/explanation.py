@@ -47,7 +47,8 @@ class Explanation:
 
 
 def check_explainable(info: ModelInfo) -> None:
-    """
+    """Let models with concepts through.
+
     Raises:
         UserError: the model has no concepts; the line says what it offers instead.
     """

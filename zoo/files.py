@@ -1,5 +1,6 @@
 """Files are written beside and renamed, so that a crash leaves the old one."""
 
+import hashlib
 import json
 import math
 import os
@@ -27,6 +28,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(without_nan(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """The sha256 of a file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def without_nan(value: Any) -> Any:

@@ -28,9 +28,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model at one batch size. milliseconds: 20 %, 50 % and 80 % quantiles of a call. peak_bytes: of the tensors
-    made on the way. plain: what it stands beside, with its median `plain_ms`. ratio: plain_ms over ours (above 1 = ours
-    is faster), or None."""
+    """One model at one batch size.
+
+    milliseconds: 20 %, 50 % and 80 % quantiles of a call. peak_bytes: of the tensors made on the way.
+    plain: the network that it is compared with, and `plain_ms`, its median. ratio: plain_ms over our median, above 1
+        where ours is faster.
+    """
 
     model: str
     batch: int
@@ -67,8 +70,7 @@ def subject(name: str, *, data: str | None = None) -> Subject:
     own = getattr(getattr(model, "backbone", None), "preprocessing", None)
     if own is not None:
         datamodule.use_preprocessing(own)
-    facts = datamodule.facts
-    return Subject(name, model, (facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ())))
+    return Subject(name, model, datamodule.facts.input_shape)
 
 
 def plain(model: ZooModel, shape: Sequence[int]) -> tuple[str, nn.Module] | None:

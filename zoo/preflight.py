@@ -2,18 +2,15 @@
 devices, loggers, and the weights to start from.
 """
 
-import logging
 import math
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import build_model, construct, locate, plain_arguments, told_by_weights
+from zoo.build import arguments_of_weights, build_model, construct, locate, plain_arguments
 from zoo.data.errors import DataError
 from zoo.errors import MissingDependency, UserError
+from zoo.models.quiet import quiet
 
 if TYPE_CHECKING:
     from zoo.data.contract import Facts
@@ -63,11 +60,10 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         if mistakes := _wrong_weights(offline["backbone"]):
             return mistakes
         node = offline["backbone"]
-        offline["backbone"] = node | told_by_weights(node) | {"pretrained": False}
+        offline["backbone"] = node | arguments_of_weights(node) | {"pretrained": False}
     mistakes = []
     try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.device("meta"), quiet():
             model = build_model(offline, datamodule).eval()
             mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
     except (UserError, DataError) as error:
@@ -116,16 +112,16 @@ def _untaught(model: "ZooModel", config: dict[str, Any]) -> list[str]:
 def _wrong_shapes(model: "ZooModel", facts: "Facts") -> list[str]:
     import torch
 
-    size = (facts.in_channels, *facts.image_size) if facts.image_size != (0, 0) else (facts.in_channels,)
-    if (needed := 4 * math.prod(size)) > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+    shape = facts.input_shape
+    if (needed := 4 * math.prod(shape)) > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         room = f"{needed / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f}"
-        return [f"data.image_size: one image of {size} takes {room}"]
+        return [f"data.image_size: one image of {shape} takes {room}"]
     try:
-        prediction = model(torch.empty(2, *size)).prediction
+        prediction = model(torch.empty(2, *shape)).prediction
     except (RuntimeError, NotImplementedError, ValueError) as error:
         if "meta" in str(error).lower():
             return []
-        return [f"shapes: {' '.join(str(error).split())[:300]} (image {size}, change data.image_size or the backbone)"]
+        return [f"shapes: {' '.join(str(error).split())[:300]} (image {shape}, change data.image_size or the backbone)"]
     if tuple(prediction.shape) != (2, facts.num_outputs):
         return [f"shapes: the model predicts {tuple(prediction.shape[1:])} for {facts.num_outputs} outputs"]
     return []
@@ -147,10 +143,10 @@ def _wrong_trainer(node: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         mistakes.append("trainer.enable_checkpointing=false: a run keeps its best and last checkpoint; leave it out")
     if mistakes:
         return mistakes
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    bare = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     try:
-        with _silence():
-            trainer = construct(node, quiet, "trainer")
+        with quiet():
+            trainer = construct(node, bare, "trainer")
     except UserError as error:
         return mistakes + list(error.lines)
     except MisconfigurationException as error:
@@ -165,19 +161,3 @@ def _wrong_trainer(node: dict[str, Any], datamodule: "ZooDataModule") -> list[st
             f"multiple of {trainer.world_size}"
         )
     return mistakes
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Without Lightning's lines on what it found."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

@@ -5,16 +5,18 @@ It is made from the run's files alone (and the pictures of its data, where they 
 """
 
 from importlib.resources import files
+from typing import Any
 
 import torch
 from jinja2 import Environment
 
 from zoo import catalogue, figures
 from zoo.artifact import ModelInfo, load, read_info
-from zoo.callbacks import read_rows
+from zoo.card import card_of
 from zoo.errors import UserError
 from zoo.evaluate import load_predictions
 from zoo.files import write_text
+from zoo.metrics_file import read_rows
 from zoo.report_concepts import concept_sections
 from zoo.report_section import Section, data_of_run
 from zoo.results import LABELS, text
@@ -37,35 +39,35 @@ def write_report(run: Run) -> None:
     result = run.result()
     if not result or not run.weights.is_file():
         raise UserError(f"{run} has no result yet: finish it with python -m zoo train resume={run}")
-    info, model = read_info(run.weights), load(str(run.weights))
-    found = load_predictions(run.folder)
-    sections = [_training(run)]
-    if found is not None and info.task == "classification":
-        sections.append(_answers(run, info, found))
-    if "code_bytes" in result["metrics"] and (link := _link(run, info, result["metrics"]["code_bytes"])):
-        sections.append(link)
-    if info.concept_names:
-        sections += concept_sections(run, result["metrics"], info, model, found)
+    info, metrics = read_info(run.weights), result["metrics"]
     name = catalogue.entry(info.name).title if info.name in catalogue.names() else info.name
-    template = Environment(autoescape=True).from_string(
-        files("zoo").joinpath("assets/report.html").read_text(encoding="utf-8")
-    )
-    metrics = result["metrics"]
-    page = template.render(
+    page = files("zoo").joinpath("assets/report.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True).from_string(page)
+    filled = template.render(
         title=f"{name} on {info.data}",
         lead=f"{metrics['samples']} test images; the weights are the best of the validation split.",
         big=[(LABELS[key], text(key, metrics[key])) for key in BIG if key in metrics],
-        sections=sections,
+        sections=_sections(run, info, metrics),
         table=result_rows(metrics),
         explains=bool(info.concept_names),
         command=" ".join(["python -m zoo train", *run.overrides()]),
         run=str(run),
         small=max(info.preprocessing["image_size"]) < 64,
     )
-    write_text(run.report, page)
-    from zoo.card import card_of
-
+    write_text(run.report, filled)
     write_text(run.card, card_of(run.folder))
+
+
+def _sections(run: Run, info: ModelInfo, metrics: dict[str, Any]) -> list[Section]:
+    found = load_predictions(run.folder)
+    sections = [_training(run)]
+    if found is not None and info.task == "classification":
+        sections.append(_answers(run, info, found))
+    if "code_bytes" in metrics and (link := _link(run, info, metrics["code_bytes"])):
+        sections.append(link)
+    if info.concept_names:
+        sections += concept_sections(run, metrics, info, load(str(run.weights)), found)
+    return sections
 
 
 def _training(run: Run) -> Section:
@@ -121,7 +123,8 @@ def _link(run: Run, info: ModelInfo, sent: float, *, images: int = 64) -> Sectio
 
 
 def _beside(sent: float, other: float) -> str:
-    """
+    """How one size stands to another, in words.
+
     >>> _beside(25, 100), _beside(150, 100)
     ('75% less than', '50% more than')
     """

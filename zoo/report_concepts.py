@@ -140,32 +140,18 @@ def by_chance(samples: float) -> float:
 
 def _worth(metrics: dict[str, Any], concepts: int) -> Section | None:
     """The yardstick, its control, and leakage."""
+    sentences: list[str] = []
     bars: dict[str, float] = {}
-    sentences = []
     if "acc_nec5" in metrics:
-        bars["as trained"] = metrics["acc"]
-        named, random = metrics["acc_nec5"], metrics["acc_nec5_random"]
         several = "five" if concepts > 5 else f"all {concepts}"
-        bars |= {f"{several} named concepts a class": named, f"{several} random directions a class": random}
-        gap = 100 * (named - random)
-        verdict = (
-            f"the names are worth {gap:.1f} points"
-            if gap > by_chance(metrics["samples"])
-            else "a difference that chance may make, so the names are not shown to be worth more than random directions"
-        )
-        sentences.append(
-            f"If a class may lean on {several} named concepts only, {named:.1%} of the answers are right; with as many "
-            f"random directions in their place, {random:.1%}: {verdict}."
-        )
+        sentences.append(_beside_random_directions(metrics, several))
+        bars = {
+            "as trained": metrics["acc"],
+            f"{several} named concepts a class": metrics["acc_nec5"],
+            f"{several} random directions a class": metrics["acc_nec5_random"],
+        }
     if "leakage" in metrics:
-        points = 100 * metrics["leakage"]
-        leaks = (
-            f"{points:.1f} points more often from the model's concepts than from the true ones, so they carry "
-            "something that their names do not say (leakage)"
-            if points > by_chance(min(metrics["samples"], 2000) / 2)
-            else "no more often from the model's concepts than from the true ones (no leakage found)"
-        )
-        sentences.append(f"A small network tells the class {leaks}.")
+        sentences.append(_leakage(metrics))
     if not sentences:
         return None
     section = Section("What the names are worth", " ".join(sentences))
@@ -173,3 +159,28 @@ def _worth(metrics: dict[str, Any], concepts: int) -> Section | None:
         picture = figures.bars(list(bars), list(bars.values()), label="accuracy", limit=1)
         section.figures.append((picture, "accuracy on the test images"))
     return section
+
+
+def _beside_random_directions(metrics: dict[str, Any], several: str) -> str:
+    named, random = metrics["acc_nec5"], metrics["acc_nec5_random"]
+    gap = 100 * (named - random)
+    verdict = (
+        f"the names are worth {gap:.1f} points"
+        if gap > by_chance(metrics["samples"])
+        else "a difference that chance may make, so the names are not shown to be worth more than random directions"
+    )
+    return (
+        f"If a class may lean on {several} named concepts only, {named:.1%} of the answers are right; with as many "
+        f"random directions in their place, {random:.1%}: {verdict}."
+    )
+
+
+def _leakage(metrics: dict[str, Any]) -> str:
+    points = 100 * metrics["leakage"]
+    leaks = (
+        f"{points:.1f} points more often from the model's concepts than from the true ones, so they carry "
+        "something that their names do not say (leakage)"
+        if points > by_chance(min(metrics["samples"], 2000) / 2)
+        else "no more often from the model's concepts than from the true ones (no leakage found)"
+    )
+    return f"A small network tells the class {leaks}."

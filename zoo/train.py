@@ -17,11 +17,12 @@ import torch
 
 from zoo.artifact import describe, find_weights, load_fitting, save_model, with_weights_found
 from zoo.build import build_datamodule, build_model, plain_arguments
-from zoo.callbacks import MetricsFile, read_checkpoint, read_rows
+from zoo.checkpoint_io import read_checkpoint
 from zoo.data.module import ZooDataModule
 from zoo.evaluate import evaluate, save_predictions
 from zoo.files import write_json
 from zoo.logs import logging_to
+from zoo.metrics_file import MetricsFile, read_rows
 from zoo.models.contract import Stage, ZooModel
 from zoo.preflight import preflight
 from zoo.report import write_report
@@ -184,25 +185,20 @@ def _rows_before(path: Path, stage: Stage) -> list[dict[str, Any]]:
 def finish(session: Session, seconds: float) -> dict[str, Any]:
     """Measure the best weights and write model.safetensors, predictions.safetensors, result.json, report.html and
     MODEL_CARD.md."""
-    session.datamodule.setup("test")
-    metrics, found = evaluate(session.model, session.datamodule, "test")
+    model, data, run = session.model, session.datamodule, session.run
+    model_name, data_name = session.config["model_name"], session.config["data_name"]
+    data.setup("test")
+    metrics, found = evaluate(model, data, "test")
     result = {
-        "model": session.config["model_name"],
-        "data": session.config["data_name"],
-        "run": str(session.run),
+        "model": model_name,
+        "data": data_name,
+        "run": str(run),
         "seconds": round(seconds, 1),
         "metrics": metrics,
-        "validation": evaluate(session.model, session.datamodule, "val", concepts=False, cost=False)[0],
+        "validation": evaluate(model, data, "val", concepts=False, cost=False)[0],
     }
-    save_model(session.model, _describe(session), session.run.folder)
-    save_predictions(found, session.run.folder)
-    write_json(session.run.result_file, result)
-    write_report(session.run)
+    save_model(model, describe(model, model_name, data.facts, data.preprocessing, data_name), run.folder)
+    save_predictions(found, run.folder)
+    write_json(run.result_file, result)
+    write_report(run)
     return result
-
-
-def _describe(session: Session) -> Any:
-    data = session.datamodule
-    return describe(
-        session.model, session.config["model_name"], data.facts, data.preprocessing, session.config["data_name"]
-    )

@@ -143,9 +143,7 @@ def concept_index(info: ModelInfo, name: str) -> int:
     Raises:
         UserError: unknown, with the nearest names.
     """
-    if name not in info.concept_names:
-        raise UserError(f"unknown concept {name!r}: {suggest(name, info.concept_names)}")
-    return info.concept_names.index(name)
+    return _index("concept", name, info.concept_names)
 
 
 def class_index(info: ModelInfo, name: str) -> int:
@@ -154,6 +152,10 @@ def class_index(info: ModelInfo, name: str) -> int:
     Raises:
         UserError: unknown, with the nearest names.
     """
-    if name not in info.class_names:
-        raise UserError(f"unknown class {name!r}: {suggest(name, info.class_names)}")
-    return info.class_names.index(name)
+    return _index("class", name, info.class_names)
+
+
+def _index(kind: str, name: str, known: list[str]) -> int:
+    if name not in known:
+        raise UserError(f"unknown {kind} {name!r}: {suggest(name, known)}")
+    return known.index(name)

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
 from zoo.build import construct
-from zoo.callbacks import AtomicCheckpointIO, MetricsFile
+from zoo.checkpoint_io import AtomicCheckpointIO
+from zoo.metrics_file import MetricsFile
 from zoo.runs import Run
 from zoo.tasks.supervised import SupervisedTask
 

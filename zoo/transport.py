@@ -13,7 +13,8 @@ TIMEOUT_SECONDS = 30
 
 
 def refuse_plain_http(url: str) -> None:
-    """
+    """Let https through, and http on this machine.
+
     Raises:
         UserError: an http:// address of another machine.
     """

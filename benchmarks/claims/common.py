@@ -79,6 +79,11 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def spreads(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """The spread of each figure over rows of the same figures."""
+    return {key: spread([row[key] for row in rows]) for key in rows[0]}
+
+
 def record(claim: str, statement: str, figures: dict[str, Any], **setting: Any) -> None:
     """Write one claim's entry and print it."""
     entry = {

@@ -12,7 +12,7 @@ import copy
 from types import SimpleNamespace
 
 import torch
-from common import SEEDS, features, record, right, spread, untrained
+from common import SEEDS, features, record, right, spreads, untrained
 
 PLANTED = (0.95, 1.0)
 
@@ -26,7 +26,7 @@ def main() -> None:
     record(
         "edit",
         "removing the backgrounds from the head repairs a classifier that learnt a background for its class",
-        {name: {key: spread([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()},
+        {name: spreads(rows) for name, rows in found.items()},
         data="data=shapes data.train_size=2000, 12 classes, chance 0.083",
         worst_class="the one with the lowest test accuracy before the edit: named by the user who sees it",
     )

@@ -11,7 +11,7 @@ import copy
 from types import SimpleNamespace
 
 import torch
-from common import SEEDS, features, record, spread, untrained
+from common import SEEDS, features, record, spreads, untrained
 
 from zoo.models.backbone import Identity
 from zoo.models.concept.dkvb import DKVB
@@ -24,10 +24,7 @@ SIZES = {"codebooks": 64, "pairs": 128, "key_dim": 8, "key_start": "kmeans"}
 
 
 def main() -> None:
-    figures = {}
-    for name in ("digits", "shapes"):
-        rows = [compare(name, seed) for seed in SEEDS]
-        figures[name] = {key: spread([row[key] for row in rows]) for key in rows[0]}
+    figures = {name: spreads([compare(name, seed) for seed in SEEDS]) for name in ("digits", "shapes")}
     record(
         "forgetting",
         "DKVB forgets less than half of what a linear head does",

@@ -13,7 +13,7 @@ import argparse
 import json
 
 import torch
-from common import FIGURES, SEEDS, record, spread, trained
+from common import FIGURES, SEEDS, record, spreads, trained
 
 from zoo.models.contract import ZooModel
 
@@ -54,8 +54,7 @@ def main() -> None:
         }
     figures = {}
     for name, words in settings.items():
-        rows = [measure(*words, "data=digits", f"seed={seed}") for seed in SEEDS]
-        figures[name] = {key: spread([row[key] for row in rows]) for key in rows[0]}
+        figures[name] = spreads([measure(*words, "data=digits", f"seed={seed}") for seed in SEEDS])
         known = json.loads(FIGURES.read_text()).get("link", {}).get("figures", {}) if FIGURES.is_file() else {}
         record(
             "link", "accuracy against bytes on the link, concepts beside a tensor", known | figures, data="data=digits"

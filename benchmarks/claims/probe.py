@@ -7,7 +7,7 @@ heads are fitted on the training split, their penalties chosen on the validation
 """
 
 import torch
-from common import SEEDS, features, record, right, spread, trained, untrained
+from common import SEEDS, features, record, right, spreads, trained, untrained
 
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.pcbm import PCBM
@@ -16,10 +16,7 @@ PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
 
 def main() -> None:
-    figures = {}
-    for name in ("shapes", "digits"):
-        rows = [compare(name, seed) for seed in SEEDS]
-        figures[name] = {key: spread([row[key] for row in rows]) for key in rows[0]}
+    figures = {name: spreads([compare(name, seed) for seed in SEEDS]) for name in ("shapes", "digits")}
     record(
         "pcbm_probe",
         "PCBM is within one point of a linear probe on its backbone's features",

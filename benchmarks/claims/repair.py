@@ -11,7 +11,7 @@ no gain takes that back.
 import copy
 
 import torch
-from common import SEEDS, features, record, right, spread, trained
+from common import SEEDS, features, record, right, spreads, trained
 
 from zoo.data.shapes import ShapesDataModule
 
@@ -23,7 +23,7 @@ def main() -> None:
     figures = {}
     for rule in RULES:
         rows = [row for seed in SEEDS for row in measure(rule, seed)]
-        figures[" and ".join(rule)] = {key: spread([row[key] for row in rows]) for key in rows[0]}
+        figures[" and ".join(rule)] = spreads(rows)
     record(
         "tf_tti",
         "TF-TTI gains on the shifted domain without losing on the source",

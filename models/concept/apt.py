@@ -44,7 +44,7 @@ class ApproximatedPrompts(nn.Module):
         return self.scale.exp() * (attended + strongest * (scores @ self.prompts))
 
     def hook(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: tuple[Any, ...]) -> Any:
-        """For an nn.MultiheadAttention: its query is z, the first of its outputs h."""
+        """Forward hook of an nn.MultiheadAttention: its query is z, the first of its outputs h."""
         tokens = inputs[0] if inputs else named["query"]
         return (self(output[0], tokens), *output[1:])
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from zoo.models.backbone import activation_named
 from zoo.models.contract import Batch, Output, ZooModel
+from zoo.models.task_loss import task_loss
 
 Reduction = Literal["mean", "sum", "normalized_sum"]
 Imbalance = Literal["none", "weight", "pos_weight"]
@@ -21,6 +22,7 @@ NO_CONCEPTS = (
     "the data name no concepts: put concepts.csv or class_concepts.csv beside your classes, or take data that name "
     "some, such as data=digits or data=shapes"
 )
+NO_WORDS = "no concepts: give concepts=[...], or take data that name some"
 
 
 class ConceptModel(ZooModel):
@@ -76,13 +78,7 @@ class ConceptModel(ZooModel):
         return F.binary_cross_entropy_with_logits(concept_logits, wanted, reduction="none") * self.concept_weights
 
     def task_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of the classes (binary where there is one output), or mean squared error in regression."""
-        label = batch["label"]
-        if self.task == "regression":
-            return F.mse_loss(prediction, label.to(prediction).reshape(prediction.shape))
-        if self.num_outputs == 1:
-            return F.binary_cross_entropy_with_logits(prediction, label.to(prediction).reshape(prediction.shape))
-        return F.cross_entropy(prediction, label)
+        return task_loss(prediction, batch["label"], task=self.task)
 
     def contributions(self, output: Output) -> Tensor:
         """(B, K, M): how much every concept adds to every logit, weight x activation.
@@ -102,6 +98,15 @@ class ConceptModel(ZooModel):
     def sum_by_concept(self, products: Tensor) -> Tensor:
         """(B, L, M) per entry of the latent -> (B, K, M) per concept; here the first K entries are the concepts."""
         return products[:, : len(self.concept_names)]
+
+
+def linear_contributions(output: Output, weight: Tensor) -> Tensor:
+    """(B, K, M) of a linear head with `weight` (M, K) on the latent (B, K): weight x activation.
+
+    They sum over concepts to the logits, but for a bias.
+    """
+    assert output.latent is not None
+    return output.latent[:, :, None] * weight.T
 
 
 def complete_groups(names: Sequence[str], groups: Groups) -> tuple[tuple[str, tuple[int, ...]], ...]:

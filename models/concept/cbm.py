@@ -33,17 +33,18 @@ from zoo.models.contract import Batch, Intervention, Output, Stage
 class CBM(ConceptModel):
     """Images to concepts to a label.
 
-    training: "joint", "sequential" or "independent".
-    pool: what a concept logit reads of the backbone: "mean", its pooled features, or "max", the position of its feature
-        map that shows the concept best. Then `extras["concept_places"]` (B, K, 2) holds the centres of these positions,
-        as shares of the height and the width.
-    bottleneck: what the head sees of a concept: "sigmoid", "logit" or "relu".
-    concept_loss_weight: lambda.
-    concept_reduction: over concepts, "mean", "sum", or "normalized_sum" (the sum, and all terms over 1 + lambda * K).
-    head_hidden: widths of the head's hidden layers.
-    extra_dims: further entries of the bottleneck without a meaning, after `extra_activation`.
-    percentiles: what absent and present mean in a logit or relu bottleneck, when a person sets a concept there:
-        these percentiles of its values on the training data, read off by `finish_stage`.
+    Args:
+        training: "joint", "sequential" or "independent".
+        pool: what a concept logit reads of the backbone: "mean", its pooled features, or "max", the position of its
+            feature map that shows the concept best. Then `extras["concept_places"]` (B, K, 2) holds the centres of
+            these positions, as shares of the height and the width.
+        bottleneck: what the head sees of a concept: "sigmoid", "logit" or "relu".
+        concept_loss_weight: lambda.
+        concept_reduction: over concepts, "mean", "sum", or "normalized_sum" (the sum, and the total over 1 + lambda K).
+        head_hidden: widths of the head's hidden layers.
+        extra_dims: further entries of the bottleneck without a meaning, after `extra_activation`.
+        percentiles: what absent and present mean in a logit or relu bottleneck, when a person sets a concept there:
+            these percentiles of its values on the training data, read off by `finish_stage`.
 
     Raises:
         ValueError: no concepts in the data, or independent training with another bottleneck than sigmoid.

@@ -29,9 +29,12 @@ from zoo.models.contract import Batch, Intervention, Output
 class CEM(ConceptModel):
     """Images to concept vectors to a label.
 
-    embedding_dim: m, the length of a concept's vector. shared_score: one s for all concepts, or one each.
-    randint_prob: chance of a true concept in training, 0 for none. randint_mask: drawn anew for every "sample", or once
-    for a "batch". head_hidden: widths of the head's hidden layers.
+    Args:
+        embedding_dim: m, the length of a concept's vector.
+        shared_score: one s for all concepts, or one each.
+        randint_prob: chance of a true concept in training, 0 for none.
+        randint_mask: drawn anew for every "sample", or once for a "batch".
+        head_hidden: widths of the head's hidden layers.
     """
 
     def __init__(

@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.gather import check_text_tower, encode_texts, gather
+from zoo.models.concept.base import NO_WORDS
+from zoo.models.concept.gather import gather
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 Variant = Literal["similarity", "cubed", "max", "column"]
@@ -30,8 +32,10 @@ Variant = Literal["similarity", "cubed", "max", "column"]
 class ConceptMatrixSearch(ZooModel):
     """Classes by comparing how an image and a class name each relate to the same words.
 
-    concepts: words, by default the data's concept names. class_names: as the text tower reads them. variant, signed: as
-    above.
+    Args:
+        concepts: words, by default the data's concept names.
+        class_names: as the text tower reads them.
+        variant, signed: as above.
 
     `Output.concepts` is the cosine with each word on the scale from its 5 % to its 95 % quantile in training;
     the cosines are in extras["cosines"]. The prediction is a similarity, not a calibrated logit.
@@ -59,7 +63,7 @@ class ConceptMatrixSearch(ZooModel):
         self.concept_names, self.class_names = tuple(concepts or concept_names), tuple(class_names)
         check_text_tower(backbone, [*self.concept_names, *self.class_names])
         if not self.concept_names:
-            raise ValueError("no concepts: give concepts=[...], or take data that name some")
+            raise ValueError(NO_WORDS)
         if len(self.class_names) != num_outputs:
             raise ValueError(f"{len(self.class_names)} class names for {num_outputs} classes: give one for each")
         if variant not in ("similarity", "cubed", "max", "column"):

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.base import ConceptModel, Groups, Imbalance, reduce_concepts
+from zoo.models.concept.base import ConceptModel, Groups, Imbalance, linear_contributions, reduce_concepts
+from zoo.models.concept.concept_wire import pack, pack_sparse
 from zoo.models.contract import Batch, Intervention, Output, Stage
 
 
@@ -70,7 +71,7 @@ class ConceptSplit(ConceptModel):
 
     Args:
         bits: of a concept's code, 1 to 8, one number or one for each concept.
-        rate_weight: of the rate, in nothing per bit.
+        rate_weight: weight of the rate in the loss, for each bit.
         concept_loss_weight, concept_groups, imbalance: as in the concept bottleneck model.
 
     Shapes: code (B, K) uint8; latent and concepts (B, K) as decoded from it; extras `concept_logits` and `rate` (B,)
@@ -168,9 +169,8 @@ class ConceptSplit(ConceptModel):
         self.level_logits.copy_(counts.log())
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x what was received; they sum to the logit minus its bias."""
-        assert output.latent is not None
-        return output.latent[..., None] * self.label_layer.weight.mT
+        """(B, K, M): how much every concept, as received, adds to every logit."""
+        return linear_contributions(output, self.label_layer.weight)
 
     def diagnostics(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Bytes of each image's message and its ideal length in bits."""
@@ -182,54 +182,3 @@ class ConceptSplit(ConceptModel):
         assert output.code is not None
         packed = {"tensor": pack, "sparse": pack_sparse}
         return {name: torch.tensor([len(way(code, self.bits)) for code in output.code]) for name, way in packed.items()}
-
-
-def pack(code: Tensor, bits: Sequence[int]) -> bytes:
-    """One image's codes (K,), each in its own number of bits, first concept first: ceil(sum bits / 8) bytes.
-
-    >>> pack(torch.tensor([1, 2, 3], dtype=torch.uint8), [1, 2, 2]).hex()
-    'd8'
-    """
-    stream = "".join(f"{value:0{width}b}" for value, width in zip(code.tolist(), bits))
-    return _to_bytes(stream)
-
-
-def unpack(data: bytes, bits: Sequence[int]) -> Tensor:
-    """The codes that `pack` packed with the same bits."""
-    stream, at, code = _to_bits(data), 0, []
-    if len(data) != -(-sum(bits) // 8):
-        raise ValueError(f"{len(data)} bytes do not hold codes of {sum(bits)} bits")
-    for width in bits:
-        code.append(int(stream[at : at + width], 2))
-        at += width
-    return torch.tensor(code, dtype=torch.uint8)
-
-
-def pack_sparse(code: Tensor, bits: Sequence[int]) -> bytes:
-    """Which concepts are not 0, one bit each, then the codes of those: short where few concepts are present."""
-    present = [(value, width) for value, width in zip(code.tolist(), bits) if value]
-    bitmap = "".join("1" if value else "0" for value in code.tolist())
-    # a one-bit code that is not 0 is 1: it need not be sent
-    return _to_bytes(bitmap + "".join(f"{value:0{width}b}" for value, width in present if width > 1))
-
-
-def unpack_sparse(data: bytes, bits: Sequence[int]) -> Tensor:
-    """The codes that `pack_sparse` packed with the same bits."""
-    stream, at, code = _to_bits(data), len(bits), []
-    for present, width in zip(stream, bits):
-        if present == "0" or width == 1:
-            code.append(int(present))
-            continue
-        code.append(int(stream[at : at + width] or "0", 2))
-        at += width
-    if -(-at // 8) != len(data) or len(code) != len(bits):
-        raise ValueError(f"{len(data)} bytes do not hold sparse codes of {len(bits)} concepts")
-    return torch.tensor(code, dtype=torch.uint8)
-
-
-def _to_bytes(stream: str) -> bytes:
-    return np.packbits(np.array([int(bit) for bit in stream], dtype=np.uint8)).tobytes()
-
-
-def _to_bits(data: bytes) -> str:
-    return "".join(f"{byte:08b}" for byte in data)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from zoo.kernels.dispatch import exporting
 from zoo.models.backbone import Backbone
 from zoo.models.concept.base import NO_CONCEPTS, Groups, complete_groups
+from zoo.models.concept.energy_landscape import Landscape, descend
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 
 CLAMP = 5.0
@@ -39,68 +40,6 @@ def energy_table(query: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor)
     No component of a normalised u is below -1, so ReLU(a + a * u) = ReLU(a) * (1 + u): the table is a matrix product.
     """
     return F.relu(query) @ (weight * (1 + embedding)).mT + bias
-
-
-class Landscape:
-    """The energies of given images as a function of soft y and c, without the width H in any step.
-
-    At a mixture u = sum_i p_i u_i / |sum_i p_i u_i| of embeddings, e(a, u) = base + (sum_i p_i slope_i) / sqrt(p G p)
-    with g = w * ReLU(a), base = sum g + b, slope_i = g . u_i and G the Gram matrix of the embeddings.
-    """
-
-    def __init__(self, model: "ECBM", features: Tensor):
-        self.model, classes = model, model.class_embedding
-        self.class_gram = classes @ classes.mT
-        states = model.concept_embedding.transpose(0, 1)
-        self.concept_gram = states @ states.mT
-        self.class_base, self.class_slope = self._of_classes(model.class_query(features), model.class_energy_of)
-        pull = F.relu(model.concept_query(features))[:, None] * model.concept_energy_weight
-        self.concept_base = pull.sum(-1) + model.concept_energy_bias
-        self.concept_slope = torch.einsum("bkh,kjh->bkj", pull, states)
-        self._hard: Tensor | None = None
-
-    def _of_classes(self, query: Tensor, head: nn.Linear) -> tuple[Tensor, Tensor]:
-        pull = F.relu(query) * head.weight[0]
-        return pull.sum(-1) + head.bias, pull @ self.model.class_embedding.mT
-
-    def of_class(self, y_logits: Tensor) -> Tensor:
-        """E_xy (B,) at logits of y (B, M)."""
-        return self._mixture(self.class_base, self.class_slope, y_logits)
-
-    def of_concepts(self, c_logits: Tensor) -> Tensor:
-        """E_xc (B, K) at logits of c (B, K, 2)."""
-        c = c_logits.softmax(-1)
-        length = torch.einsum("bki,kij,bkj->bk", c, self.concept_gram, c).sqrt()
-        return self.concept_base + (c * self.concept_slope).sum(-1) / length
-
-    def of_both(self, y_logits: Tensor, c_logits: Tensor) -> Tensor:
-        """E_cy (B,). It takes hard concepts, so that no gradient reaches their logits through it."""
-        hard = c_logits[..., 1] > c_logits[..., 0]
-        if self._hard is None or not torch.equal(hard, self._hard):
-            with torch.no_grad():
-                query = self.model.concepts_query(hard.to(c_logits))
-                self._hard, self._both = hard, self._of_classes(query, self.model.global_energy_of)
-        return self._mixture(*self._both, y_logits)
-
-    def _mixture(self, base: Tensor, slope: Tensor, y_logits: Tensor) -> Tensor:
-        y = y_logits.softmax(-1)
-        return base + (y * slope).sum(-1) / ((y @ self.class_gram) * y).sum(-1).sqrt()
-
-
-class Adam:
-    """Adam (arXiv 1412.6980) on one tensor, in place; torch.optim would load the compiler for the first prediction."""
-
-    def __init__(self, values: Tensor, *, lr: float):
-        self.values, self.lr, self.steps = values, lr, 0
-        self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
-
-    @torch.no_grad()
-    def step(self, gradient: Tensor) -> None:
-        self.steps += 1
-        self.first.lerp_(gradient, 0.1)
-        self.second.lerp_(gradient.square(), 0.001)
-        scale = (self.second / (1 - 0.999**self.steps)).sqrt() + 1e-8
-        self.values -= self.lr / (1 - 0.9**self.steps) * self.first / scale
 
 
 class ECBM(ZooModel):
@@ -155,9 +94,8 @@ class ECBM(ZooModel):
         self.inference_weights = tuple(inference_weights)
         self.intervention_weight = intervention_weight
         self.steps, self.patience, self.delta = steps, patience, delta
-        self.inference_lr = (
-            (inference_lr, inference_lr) if isinstance(inference_lr, float | int) else tuple(inference_lr)
-        )
+        rates = [inference_lr] * 2 if isinstance(inference_lr, float | int) else inference_lr
+        self.inference_lr = tuple(rates)
         self.upstream_order = upstream_order
 
         self.dropout = nn.Dropout(dropout)
@@ -244,29 +182,20 @@ class ECBM(ZooModel):
             weights: of E_xy, E_xc and E_cy; default `inference_weights`.
             c_logits: where the concepts start.
         """
-        weights = weights or self.inference_weights
         with torch.inference_mode(False), torch.no_grad():
             landscape = Landscape(self, features)
             y = torch.zeros_like(landscape.class_slope)
             c = torch.zeros_like(landscape.concept_slope) if c_logits is None else c_logits.clone()
-        with torch.inference_mode(False), torch.enable_grad():
-            moving = [y.requires_grad_(), c.requires_grad_()] if weights[1] else [y.requires_grad_()]
-            descent = [Adam(logits, lr=lr) for logits, lr in zip(moving, self.inference_lr)]
-            best, waited, step = math.inf, 0, 0
-            for step in range(1, self.steps + 1):  # noqa: B007
-                of_class = landscape.of_class(y)
-                total = weights[0] * of_class.sum() + weights[2] * landscape.of_both(y, c).sum()
-                if weights[1]:
-                    total = total + weights[1] * landscape.of_concepts(c).sum()
-                for adam, gradient in zip(descent, torch.autograd.grad(total, moving)):
-                    adam.step(gradient)
-                if self.patience is None:
-                    continue
-                check = float(of_class.detach().mean())
-                best, waited = (check, 0) if check < best - self.delta else (best, waited + 1)
-                if waited >= self.patience:
-                    break
-        return y.detach(), c.detach(), step
+        return descend(
+            landscape,
+            y,
+            c,
+            weights=weights or self.inference_weights,
+            lr=self.inference_lr,
+            steps=self.steps,
+            patience=self.patience,
+            delta=self.delta,
+        )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """class_weight * CE(-E_xy, y) + concept_weight * sum_k CE(-E_xc[k], c_k) + global_weight * CE(-E_cy, y)."""

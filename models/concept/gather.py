@@ -1,8 +1,7 @@
-"""What a closed fit reads: a split as features, labels and concepts, and texts as vectors of the same space."""
+"""What a model that is fitted in closed form reads: a whole split as features, labels and concepts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,29 +50,3 @@ def _part(backbone: nn.Module, batch: Batch, device: torch.device) -> dict[str, 
     features = batch["features"].to(device) if "features" in batch else backbone(batch["image"].to(device))
     kept = {key: value.to(device) for key, value in batch.items() if key in ("label", "index", "concepts")}
     return {"features": features, **kept}
-
-
-def check_text_tower(backbone: Any, texts: Sequence[str] = ()) -> None:
-    """Refuse a backbone that cannot read words, or not these, before anything slow starts.
-
-    Raises:
-        ValueError: it has no `encode_text`, or does not know a word.
-    """
-    if not hasattr(backbone, "encode_text"):
-        raise ValueError(
-            f"concepts given as words need a backbone with a text tower, and {type(backbone).__name__} has none: "
-            "take a CLIP backbone (backbone=shapes_clip, word_clip or clip)"
-        )
-    if texts and hasattr(backbone, "tokenize"):
-        backbone.tokenize(list(texts))
-
-
-@torch.no_grad()
-def encode_texts(backbone: Any, texts: Sequence[str], *, normalise: bool) -> Tensor:
-    """Texts to vectors (K, D), of length 1 where `normalise`."""
-    check_text_tower(backbone)
-    training = backbone.training
-    backbone.eval()
-    vectors = backbone.encode_text(list(texts)).float()
-    backbone.train(training)
-    return nn.functional.normalize(vectors, dim=1) if normalise else vectors

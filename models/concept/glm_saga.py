@@ -146,15 +146,15 @@ def elastic_net(
         probability = point_logits.softmax(dim=1).clamp_min(1e-25)  # denormal numbers would slow a CPU fivefold
         residual = (probability - targets) / len(x)
         gradient = torch.cat([residual.T @ x, residual.sum(0)[:, None]], dim=1)
-        while True:
-            stepped = point - gradient / curvature
-            new = torch.cat([soft_threshold(stepped[:, :-1], l1 / curvature, l2 / curvature), stepped[:, -1:]], dim=1)
+        accepted = False
+        while not accepted:
+            new = _proximal_step(point, gradient, curvature, l1, l2)
             new_logits, step = _logits(x, new), new - point
             length = float(step.square().sum())
             needed = 2 * _bregman(probability, new_logits - point_logits) / length if length > 0 else 0.0
-            if needed <= curvature * 1.0001:
-                break
-            curvature = max(1.3 * curvature, min(needed, 10 * curvature))
+            accepted = needed <= curvature * 1.0001
+            if not accepted:
+                curvature = max(1.3 * curvature, min(needed, 10 * curvature))
         violation = float(step.abs().max()) * curvature / (l1 or 1.0)
         momentum = 1.0 if float((step * (new - head)).sum()) < 0 else momentum
         momentum, mix = _next_momentum(momentum)
@@ -162,6 +162,12 @@ def elastic_net(
         curvature, iterations = curvature * 0.95, iterations + 1
     weight = head[:, :-1]
     return SparseHead(weight, head[:, -1] - weight @ centre, lam, iterations, violation)
+
+
+def _proximal_step(point: Tensor, gradient: Tensor, curvature: float, l1: float, l2: float) -> Tensor:
+    """A gradient step of 1 / curvature, then that of the penalty, on heads (M, K + 1); the bias has no penalty."""
+    stepped = point - gradient / curvature
+    return torch.cat([soft_threshold(stepped[:, :-1], l1 / curvature, l2 / curvature), stepped[:, -1:]], dim=1)
 
 
 def _logits(x: Tensor, head: Tensor) -> Tensor:

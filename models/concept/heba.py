@@ -87,11 +87,11 @@ class HeBAAdapter(nn.Module):
         return Rescale.apply(self.block(Rescale.apply(x, 1.0, scale)), scale, 1.0)
 
     def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """For a module whose output is (B, N, D)."""
+        """Forward hook of a module whose output is (B, N, D)."""
         return self(output)
 
     def token_first_hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """For a module whose output is (N, B, D)."""
+        """Forward hook of a module whose output is (N, B, D)."""
         return self(output.transpose(0, 1)).transpose(0, 1)
 
 
@@ -147,19 +147,19 @@ class HeBA(TunedClip):
         logits of the others are minus infinity."""
         if not self.training:
             return super().forward_batch(batch, intervene)
-        features = batch["features"] if "features" in batch else self.backbone(self._boosted(batch["image"]))
+        self._draw_boost()
+        features = self.with_features(batch)["features"]
         classes = self.draw_classes(batch["label"])
         chosen = torch.randint(self.tokens.shape[1], classes.shape, device=classes.device)
         logits = self.logits(features, self.encode(self.tokens[classes, chosen][:, None]))
         prediction = logits.new_full((len(logits), len(self.tokens)), -torch.inf)
         return Output(prediction.index_copy(1, classes, logits), latent=features, extras={"classes": classes})
 
-    def _boosted(self, images: Tensor) -> Tensor:
+    def _draw_boost(self) -> None:
         boost = self.boost if torch.rand(()) < self.boost_share else 1.0
         for module in self.adapters.modules():
             if isinstance(module, HeBAAdapter):
                 module.boost = boost
-        return images
 
     def draw_classes(self, labels: Tensor) -> Tensor:
         """Sorted classes to compare: all, or those of labels (B,) and min(negatives * their number, rest) others."""

@@ -26,22 +26,34 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
+from zoo.models.concept.base import NO_WORDS, linear_contributions
 from zoo.models.concept.concept_similarity import cubed_cosine
-from zoo.models.concept.gather import Gathered, check_text_tower, encode_texts, gather
+from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.glm_saga import elastic_net
-from zoo.models.concept.nec import head_at, path
+from zoo.models.concept.nec import head_at, regularisation_path
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
+
+LARGEST_BATCH = 50_000
+"""Images that a step of the projection sees."""
+CHECK_EVERY = 50
+"""Steps between looks at the held-out images."""
 
 
 class LabelFreeCBM(ZooModel):
     """A backbone's features projected on words, and a sparse head on these.
 
-    concepts: words, by default the data's concept names. target: what the projection learns from, "text", "labels" or
-    "random" (nothing). projection_steps, lr: of Adam, over at most 50,000 images at once. held_out: share of the
-    training images that stops it and judges concepts. effective_concepts: wanted mean number of non-zero weights of a
-    class (None, or where there are no more concepts than that: the head at `lam`); alpha: share of l1 in the penalty.
-    seed: of hold-out and projection.
+    Args:
+        concepts: words, by default the data's concept names.
+        target: what the projection learns from: "text", "labels" or "random" (nothing).
+        clip_cutoff, interpretability_cutoff: see above.
+        projection_steps, lr: of Adam.
+        held_out: share of the training images that stops the projection and judges concepts.
+        effective_concepts: wanted mean number of non-zero weights of a class; None, or where there are no more concepts
+            than that, takes the head at `lam`.
+        alpha: share of l1 in the penalty.
+        seed: of hold-out and projection.
 
     `Output.concepts` is c on the scale from its 5 % to its 95 % quantile on the training images.
 
@@ -75,7 +87,7 @@ class LabelFreeCBM(ZooModel):
         if target == "text":
             check_text_tower(backbone, tuple(concepts or concept_names))
         if not (concepts or concept_names):
-            raise ValueError("no concepts: give concepts=[...], or take data that name some")
+            raise ValueError(NO_WORDS)
         self.backbone, self.num_outputs, self.target = backbone, num_outputs, target
         self.clip_cutoff, self.interpretability_cutoff = clip_cutoff, interpretability_cutoff
         self.projection_steps, self.lr, self.held_out = projection_steps, lr, held_out
@@ -122,21 +134,12 @@ class LabelFreeCBM(ZooModel):
 
     def _projection(self, split: Gathered) -> tuple[list[str], Tensor]:
         """The names that are kept, and their rows of W_c."""
-        names, features = list(self.given), split.features
-        generator = torch.Generator().manual_seed(self.seed)
-        start = _linear_start(len(names), features.shape[1], generator)
+        features, generator = split.features, torch.Generator().manual_seed(self.seed)
+        start = _linear_start(len(self.given), features.shape[1], generator)
         if self.target == "random":
-            return names, start.to(features)
-        if self.target == "labels":
-            if split.concepts is None:
-                raise ValueError("target=labels learns from concept labels, and these data have none")
-            wanted = split.concepts.to(features)
-        else:
-            words = encode_texts(self.backbone, names, normalise=True)
-            wanted = normalize(features, dim=1) @ words.T
-            seen = wanted.topk(min(5, len(wanted)), dim=0).values.mean(0)
-            kept = self._pass(seen > self.clip_cutoff, "clip_cutoff", seen)
-            names, wanted, start = [names[k] for k in kept], wanted[:, kept], start[kept.cpu()]
+            return list(self.given), start.to(features)
+        kept, wanted = self._targets(split)
+        names, start = [self.given[k] for k in kept], start[kept.cpu()]
         order = torch.randperm(len(features), generator=generator)
         cut = max(2, round(self.held_out * len(features)))
         held, rest = order[:cut].to(features.device), order[cut:].to(features.device)
@@ -152,6 +155,18 @@ class LabelFreeCBM(ZooModel):
             return names, projection
         kept = self._pass(similarity > self.interpretability_cutoff, "interpretability_cutoff", similarity)
         return [names[k] for k in kept], projection[kept]
+
+    def _targets(self, split: Gathered) -> tuple[Tensor, Tensor]:
+        """Indices of the K concepts that some image shows, and P (N, K), or the concept labels in its place."""
+        features = split.features
+        if self.target == "labels":
+            if split.concepts is None:
+                raise ValueError("target=labels learns from concept labels, and these data have none")
+            return torch.arange(len(self.given)), split.concepts.to(features)
+        cosines = normalize(features, dim=1) @ encode_texts(self.backbone, self.given, normalise=True).T
+        largest = cosines.topk(min(5, len(cosines)), dim=0).values.mean(0)
+        kept = self._pass(largest > self.clip_cutoff, "clip_cutoff", largest)
+        return kept, cosines[:, kept]
 
     def _pass(self, passed: Tensor, cutoff: str, values: Tensor) -> Tensor:
         """Indices of the concepts that pass.
@@ -171,7 +186,7 @@ class LabelFreeCBM(ZooModel):
         if wanted is None or wanted >= scores.shape[1]:
             head = elastic_net(scores, labels, num_classes=self.num_outputs, lam=self.lam, alpha=self.alpha)
         else:
-            heads = path(scores, labels, num_classes=self.num_outputs, alpha=self.alpha, densest=wanted)
+            heads = regularisation_path(scores, labels, num_classes=self.num_outputs, alpha=self.alpha, densest=wanted)
             head = head_at(heads, wanted)
         self.classifier.weight.copy_(head.weight)
         self.classifier.bias.copy_(head.bias)
@@ -180,9 +195,8 @@ class LabelFreeCBM(ZooModel):
         return {"concepts": list(self.concept_names)}
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x activation; they sum over concepts to the logits without their bias."""
-        assert output.latent is not None
-        return output.latent[:, :, None] * self.classifier.weight.T
+        """(B, K, M): how much every concept adds to every logit."""
+        return linear_contributions(output, self.classifier.weight)
 
     @classmethod
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -201,8 +215,6 @@ def train_projection(
     steps: int,
     lr: float,
     generator: torch.Generator,
-    check_every: int = 50,
-    largest_batch: int = 50_000,
 ) -> tuple[Tensor, Tensor]:
     """Maximise the mean cubed cosine by Adam until it falls on held-out images.
 
@@ -217,13 +229,13 @@ def train_projection(
     best, similarity = weight.detach().clone(), cubed_cosine(held_out[1], held_out[0] @ weight.detach().T)
     for step in range(1, steps + 1):
         seen, aim = features, wanted
-        if len(features) > largest_batch:
-            rows = torch.randperm(len(features), generator=generator)[:largest_batch].to(features.device)
+        if len(features) > LARGEST_BATCH:
+            rows = torch.randperm(len(features), generator=generator)[:LARGEST_BATCH].to(features.device)
             seen, aim = features[rows], wanted[rows]
         optimiser.zero_grad()
         (-cubed_cosine(aim, seen @ weight.T).mean()).backward()
         optimiser.step()
-        if step % check_every == 0 or step == steps:
+        if step % CHECK_EVERY == 0 or step == steps:
             current = cubed_cosine(held_out[1], held_out[0] @ weight.detach().T)
             if current.mean() < similarity.mean():
                 break

@@ -20,21 +20,27 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.gather import Gathered, check_text_tower, encode_texts, gather
+from zoo.models.concept.base import linear_contributions
+from zoo.models.concept.gather import Gathered, gather
 from zoo.models.concept.labo_selection import Selection, class_scores, positive, select
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 
 
 class LaBo(ZooModel):
     """Sentences as a bottleneck between a CLIP image and its class.
 
-    candidates: class name -> sentences; without them every name in `concept_names` is a candidate of the class whose
-    images it fits best. per_class: sentences to keep for a class. selection: see `labo_selection.select`, which also
-    explains alpha, beta (published) and scale, weight (released). activation: of W; init: the value of W at a
-    sentence's own class. l1_weight, div_weight: optional terms, on the largest row sum of magnitudes and against
-    classes whose scores do not vary over a batch. concepts, concept_classes: the outcome of a selection, which is then
-    not repeated.
+    Args:
+        candidates: class name -> sentences; without them every name in `concept_names` is a candidate of the class
+            whose images it fits best.
+        per_class: sentences to keep for a class.
+        selection, seed: see `labo_selection.select`, as for alpha and beta (published), scale and weight (released).
+        activation: of W.
+        init: the value of W at a sentence's own class.
+        l1_weight, div_weight: of two optional terms: the largest row sum of |W|, and minus the variance over a batch of
+            each class's score.
+        concepts, concept_classes: the outcome of a selection, which is then not repeated.
 
     `Output.concepts` is a_c on the scale from its 5 % to its 95 % quantile on the training images; a_c itself is in
     extras["similarity"].
@@ -174,9 +180,8 @@ class LaBo(ZooModel):
         return {"concepts": list(self.concept_names), "concept_classes": list(self.concept_classes)}
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x similarity x logit scale; they sum over concepts to the logits."""
-        assert output.latent is not None
-        return self.logit_scale * output.latent[:, :, None] * self.weights.T
+        """(B, K, M): how much every sentence adds to every logit."""
+        return linear_contributions(output, self.logit_scale * self.weights)
 
     @classmethod
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,10 @@ from zoo.models.concept.glm_saga import SparseHead, elastic_net, max_regularisat
 
 NONZERO = 1e-5
 """A weight counts as an effective concept where its magnitude is above this."""
+FACTOR = 2**-0.1
+"""Of a path's penalties, from one to the next."""
+PATIENCE = 20
+"""Penalties without a rise of NEC that end a path."""
 
 
 def effective_concepts(weight: Tensor) -> float:
@@ -31,40 +35,21 @@ def truncate(weight: Tensor, effective: float) -> Tensor:
     return kept.view_as(weight)
 
 
-def path(
-    x: Tensor,
-    labels: Tensor,
-    *,
-    num_classes: int,
-    alpha: float = 0.99,
-    lengths: int = 150,
-    factor: float = 2**-0.1,
-    densest: float = 30,
-    patience: int = 20,
-    tolerance: float = 1e-2,
-    max_iterations: int = 500,
+def regularisation_path(
+    x: Tensor, labels: Tensor, *, num_classes: int, alpha: float = 0.99, penalties: int = 150, densest: float = 30
 ) -> Iterator[SparseHead]:
     """Heads of falling penalty from the first that is not empty, each started from the one before, until NEC is past
-    `densest` or has not risen for `patience` penalties (published: 150 penalties, each 2^-0.1 of the one before)."""
+    `densest` or has not risen for `PATIENCE` penalties (published: 150 penalties, each 2^-0.1 of the one before)."""
     lam, head = max_regularisation(x, labels, num_classes) / alpha, None
     most, stalled = 0.0, 0
-    for _ in range(lengths):
-        lam *= factor
-        head = elastic_net(
-            x,
-            labels,
-            num_classes=num_classes,
-            lam=lam,
-            alpha=alpha,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            start=head,
-        )
+    for _ in range(penalties):
+        lam *= FACTOR
+        head = elastic_net(x, labels, num_classes=num_classes, lam=lam, alpha=alpha, max_iterations=500, start=head)
         yield head
         count = effective_concepts(head.weight)
         stalled = 0 if count > most else stalled + 1
         most = max(most, count)
-        if count > densest or stalled == patience:
+        if count > densest or stalled == PATIENCE:
             return
 
 
@@ -95,6 +80,6 @@ def accuracy_at_nec(
     mean, std = train[0].mean(0), train[0].std(0).clamp_min(1e-12)
     scores, labels = (test[0] - mean) / std, test[1]
     fitted = (train[0] - mean) / std
-    heads = list(path(fitted, train[1], num_classes=num_classes, alpha=alpha, densest=max(wanted)))
+    heads = list(regularisation_path(fitted, train[1], num_classes=num_classes, alpha=alpha, densest=max(wanted)))
     chosen = {number: head_at(heads, number) for number in wanted}
     return {n: float(((scores @ h.weight.T + h.bias).argmax(1) == labels).float().mean()) for n, h in chosen.items()}

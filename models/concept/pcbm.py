@@ -32,21 +32,28 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.bank import ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
-from zoo.models.concept.gather import check_text_tower, encode_texts, gather
+from zoo.models.concept.bank import STATISTICS, ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
+from zoo.models.concept.base import linear_contributions
+from zoo.models.concept.gather import gather
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 
 class PCBM(ZooModel):
     """Any frozen backbone as a concept bottleneck, without training it.
 
-    source: where the concept vectors come from: "examples" (images with concept labels), "text" (the backbone's text
-    tower reads `concepts`, by default the data's concept names) or "random". svm_c: the SVMs' C, the best of them by
-    validation accuracy. num_samples: examples of each side that train a concept, and as many that validate it. lam,
-    l1_ratio: the head's elastic net. residual: PCBM-h. l2_penalty: on the mean square of the residual's weights.
-    seed: of the examples and of random vectors; head_seed: of the SGD solver.
+    Args:
+        source: where the concept vectors come from: "examples" (images with concept labels), "text" (the backbone's
+            text tower reads `concepts`, by default the data's concept names) or "random".
+        svm_c: the SVMs' C, of which validation accuracy takes the best.
+        num_samples: examples of each side that train a concept, and as many that validate it.
+        lam, l1_ratio: of the head's elastic net.
+        solver, standardise: see above.
+        residual: PCBM-h.
+        l2_penalty: on the mean square of the residual's weights.
+        seed: of the examples and of random vectors. head_seed: of the SGD solver.
 
     `Output.concepts` is the distance on the scale from the median of the training images without the concept to the
     median of those with it (for text and random vectors the 5 % and 95 % quantiles of all); raw distances are in
@@ -159,7 +166,8 @@ class PCBM(ZooModel):
         self.intercepts.copy_(bank.intercepts)
         self.norms.copy_(bank.norms)
         if bank.margins is not None:
-            self.range.set(absent=bank.margins[:, 7], present=bank.margins[:, 6])
+            absent, present = (bank.margins[:, STATISTICS.index(name)] for name in ("q_10", "q_90"))
+            self.range.set(absent, present)
         if bank.accuracies is not None:
             self.accuracies.copy_(bank.accuracies)
 
@@ -182,9 +190,8 @@ class PCBM(ZooModel):
         self.classifier.bias.copy_(bias)
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x activation; they sum over concepts to the concept part of the logits without its bias."""
-        assert output.latent is not None
-        return output.latent[:, :, None] * self.classifier.weight.T
+        """(B, K, M): how much every concept adds to every logit; of PCBM-h, without the residual."""
+        return linear_contributions(output, self.classifier.weight)
 
     @torch.no_grad()
     def edit(self, class_index: int, concept_indices: Sequence[int], normalise: bool = True) -> None:

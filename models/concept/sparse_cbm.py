@@ -25,16 +25,24 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.gather import check_text_tower, encode_texts, gather
+from zoo.models.concept.base import NO_WORDS, linear_contributions
+from zoo.models.concept.gather import gather
 from zoo.models.concept.score_range import ScoreRange
+from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
 
 class SparseCBM(ZooModel):
     """CLIP's word logits through a trained concept layer to classes.
 
-    concepts: words, by default the data's concept names. training: "l1", "contrastive", "gumbel" or "similarity".
-    l1: its weight lambda. tau: temperature of the Gumbel softmax. cubed: of the similarity. logit_scale: exp(s).
+    Args:
+        concepts: words, by default the data's concept names.
+        training: "l1", "contrastive", "gumbel" or "similarity".
+        l1: lambda, of the loss of that name.
+        tau: temperature of the Gumbel softmax.
+        cubed: cube the columns that the similarity compares.
+        detach_cbl: leave C to its own loss.
+        logit_scale: exp(s).
 
     `Output.concepts` is z_k on the scale from its 5 % to its 95 % quantile on the training images, found when the
     training ends; z itself is in extras["concept_logits"].
@@ -63,7 +71,7 @@ class SparseCBM(ZooModel):
         self.concept_names = tuple(concepts or concept_names)
         check_text_tower(backbone, self.concept_names)
         if not self.concept_names:
-            raise ValueError("no concepts: give concepts=[...], or take data that name some")
+            raise ValueError(NO_WORDS)
         if training not in ("l1", "contrastive", "gumbel", "similarity"):
             raise ValueError(f"unknown training {training!r}: choose one of l1, contrastive, gumbel, similarity")
         self.backbone, self.method = backbone, training
@@ -116,9 +124,8 @@ class SparseCBM(ZooModel):
             self.range.fit(self.forward_features(split.features).extras["concept_logits"])
 
     def contributions(self, output: Output) -> Tensor:
-        """(B, K, M): weight x activation; they sum over concepts to the logits."""
-        assert output.latent is not None
-        return output.latent[:, :, None] * self.head.weight.T
+        """(B, K, M): how much every concept adds to every logit."""
+        return linear_contributions(output, self.head.weight)
 
 
 def contrastive_loss(scores: Tensor) -> Tensor:

@@ -32,8 +32,10 @@ class VIB(ZooModel):
     In training the decoder sees one sample. In evaluation it sees the mean, so that a prediction is deterministic, or
     with `eval_samples` = n > 0 the prediction is the log of the mean probability over n samples (a mean in regression).
 
-    beta: price of a bit of rate in bits of loss. std_offset: makes the first latents nearly deterministic.
-    decoder_hidden: widths of the decoder's hidden layers; none: linear.
+    Args:
+        beta: price of a bit of rate in bits of loss.
+        std_offset: the 5 above, which makes the first latents nearly deterministic.
+        decoder_hidden: widths of the decoder's hidden layers; none: linear.
     """
 
     label_entropy: Tensor

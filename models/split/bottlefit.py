@@ -28,8 +28,9 @@ from zoo.models.split.bottlenecks import Bottleneck, densenet_bottleneck, incept
 from zoo.models.split.distillation import Reduction, hint_terms, kd_loss
 from zoo.models.split.networks import CUTS, cut_network, run_with_features
 from zoo.models.split.quantizer import AffineQuantizer, Message
-from zoo.models.split.teacher import Teacher, check_source, imagenet_weights, read_weights
+from zoo.models.split.teacher import Teacher, check_source, imagenet_weights
 from zoo.models.split.wire import code_bytes
+from zoo.models.weight_files import read_weights
 
 
 class Head(nn.Module):

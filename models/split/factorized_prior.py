@@ -51,7 +51,7 @@ class FactorizedPrior(nn.Module):
         return super().train(mode)
 
     def logits(self, values: Tensor, *, detach: bool = False) -> Tensor:
-        """Of the cumulative distribution at values (C, 1, N); `detach` keeps the gradient from the density."""
+        """Logits of the cumulative distribution at values (C, 1, N); `detach` keeps the gradient from the density."""
         for layer, (matrix, bias) in enumerate(zip(self.matrices, self.biases)):
             parts = [matrix, bias, *([self.factors[layer]] if layer < len(self.factors) else [])]
             matrix, bias, *factor = (part.detach() if detach else part for part in parts)
@@ -61,14 +61,14 @@ class FactorizedPrior(nn.Module):
         return values
 
     def probability(self, values: Tensor) -> Tensor:
-        """Of the unit interval around values (C, 1, N)."""
+        """p(v), the mass of the unit interval around each of values (C, 1, N)."""
         lower, upper = self.logits(values - 0.5), self.logits(values + 0.5)
         # both logits on the side where the sigmoid is small keep their difference exact
         sign = -torch.sign(lower + upper).detach()
         return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
 
     def likelihood(self, z: Tensor) -> Tensor:
-        """(B, C, ...) of each entry of z, at least 1e-9."""
+        """p of each entry of z (B, C, ...), at least 1e-9."""
         values = z.transpose(0, 1).flatten(1)[:, None]
         found = lower_bound(self.probability(values), LIKELIHOOD_BOUND)
         return found.reshape(z.transpose(0, 1).shape).transpose(0, 1)
@@ -82,7 +82,7 @@ class FactorizedPrior(nn.Module):
         return z_hat, self.likelihood(z_hat)
 
     def medians(self, like: Tensor) -> Tensor:
-        """(1, C, 1, ...) around which values are rounded."""
+        """Each channel's median, (1, C, 1, ...), around which values are rounded."""
         return self.quantiles[:, 0, 1].detach().reshape(1, -1, *[1] * (like.dim() - 2))
 
     def symbols(self, z: Tensor) -> Tensor:

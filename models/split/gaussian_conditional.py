@@ -39,7 +39,7 @@ class GaussianConditional(nn.Module):
         return y_hat, self.likelihood(y_hat - centre, scales)
 
     def likelihood(self, values: Tensor, scales: Tensor) -> Tensor:
-        """Of values about their means, at least 1e-9."""
+        """p(v) of values v about their means, at least 1e-9."""
         scales = lower_bound(scales, SCALE_MIN)
         inside = _phi((0.5 - values.abs()) / scales) - _phi((-0.5 - values.abs()) / scales)
         return lower_bound(inside, LIKELIHOOD_BOUND)

@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from zoo.models.split.networks import CUTS, run_with_features, split_state
+from zoo.models.weight_files import misfits
 
 
 class Teacher(nn.Module):
@@ -53,23 +54,12 @@ class Teacher(nn.Module):
         if keep_classifier:
             rest |= {key: own[key] for key in list(own)[-2:]}
         wanted, found = {**self.stem.state_dict(), **own}, {**stem, **rest}
-        wrong = [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]
-        if wrong:
+        if wrong := misfits(wanted, found):
             shown = ", ".join(wrong[:3])
             raise ValueError(f"{source} misfit the teacher {self.network} in {len(wrong)} tensors: {shown}")
         self.stem.load_state_dict(stem)
         tail.load_state_dict({key: rest[key] for key in own})
         self.follow(tail)
-
-
-def read_weights(path: str) -> dict[str, Tensor]:
-    """A state_dict from a safetensors or weights-only torch file."""
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
 
 
 def imagenet_weights(network: str) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from torchvision.ops import StochasticDepth
 
 from zoo.models.backbone import Backbone
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
+from zoo.models.task_loss import task_loss
 from zoo.models.vision.hilo import HiLo
 from zoo.models.vision.token_merging import DeformableTokenMerging
 
@@ -225,9 +226,7 @@ class LITv2(ZooModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, or mean squared error in regression."""
-        if self.task == "regression":
-            return {"loss": F.mse_loss(output.prediction, batch["label"].reshape(output.prediction.shape))}
-        return {"loss": F.cross_entropy(output.prediction, batch["label"])}
+        return {"loss": task_loss(output.prediction, batch["label"], task=self.task)}
 
     @classmethod
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
+from zoo.models.task_loss import task_loss
 from zoo.models.timm_backbone import check_name, default_config, preprocessing_of
+from zoo.models.weight_files import misfits, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,7 @@ class Timm(ZooModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, or mean squared error in regression."""
-        if self.task == "regression":
-            return {"loss": F.mse_loss(output.prediction, batch["label"].reshape(output.prediction.shape))}
-        return {"loss": F.cross_entropy(output.prediction, batch["label"])}
+        return {"loss": task_loss(output.prediction, batch["label"], task=self.task)}
 
     def fitted_arguments(self) -> dict[str, Any]:
         """A saved model carries its weights: nothing is fetched to build it again."""
@@ -115,19 +114,12 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
 def _load(net: Any, path: str) -> None:
     """Load weights from a file; a classifier for other classes is left as it was built."""
-    from safetensors.torch import load_file
-
-    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        state = state.get(wrapper, state)
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    wanted = net.state_dict()
-    wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
+    state, wanted = read_weights(path), net.state_dict()
     heads = net.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    misfits = [key for key in wrong if not key.startswith(heads)]
-    if misfits:
-        raise ValueError(f"{path} lacks or misfits {len(misfits)} of {len(wanted)} tensors: {', '.join(misfits[:3])}")
+    wrong = misfits(wanted, state)
+    if beyond := [key for key in wrong if not key.startswith(heads)]:
+        raise ValueError(f"{path} lacks or misfits {len(beyond)} of {len(wanted)} tensors: {', '.join(beyond[:3])}")
     if wrong:
         log.warning("%s: the classifier is rebuilt, the file has one for other classes", path)
     net.load_state_dict({key: state[key] for key in wanted if key not in wrong}, strict=False)

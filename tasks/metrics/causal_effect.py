@@ -32,8 +32,7 @@ class CausalConceptEffect(Metric):
 
     @torch.no_grad()
     def update(self, model: ZooModel, batch: Batch) -> None:
-        if "features" not in batch:
-            batch = {"features": model.backbone(batch["image"])}
+        batch = model.with_features(batch)
         size, device = len(batch["features"]), batch["features"].device
         count = len(self.concept_names)
         for index in range(count):

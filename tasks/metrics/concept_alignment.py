@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from zoo.tasks.metrics.plots import bars
+from zoo.tasks.metrics.representations import RepresentationMetric
 
 
 def k_medoids(distances: np.ndarray, clusters: int, *, iterations: int = 30) -> np.ndarray:
@@ -44,32 +43,23 @@ def alignment(representation: np.ndarray, concept: np.ndarray, *, points: int = 
     return float(np.trapezoid(heights, counts) / (counts[-1] - counts[0]))
 
 
-class ConceptAlignment(Metric):
+class ConceptAlignment(RepresentationMetric):
     """CAS: `alignment` of every concept's representation with the true concept, and the mean of all as `mean`.
 
     samples: a random choice of so many samples is clustered; time grows with its square.
     """
 
-    full_state_update = False
     higher_is_better = True
-    representations: list[Tensor]
-    concepts: list[Tensor]
 
     def __init__(
         self, names: Sequence[str], *, samples: int = 300, points: int = 10, seed: int = 0, **options: Any
     ) -> None:
         super().__init__(**options)
         self.names, self.samples, self.points, self.seed = tuple(names), samples, points, seed
-        self.add_state("representations", [], dist_reduce_fx="cat")
-        self.add_state("concepts", [], dist_reduce_fx="cat")
-
-    def update(self, representations: Tensor, truth: Tensor) -> None:
-        """representations: (B, K), or (B, K, m) where concepts are vectors; truth: the true concepts (B, K)."""
-        self.representations.append(representations.detach().reshape(len(truth), truth.shape[1], -1))
-        self.concepts.append(truth)
 
     def compute(self) -> dict[str, Tensor]:
-        given, concepts = dim_zero_cat(self.representations).cpu(), dim_zero_cat(self.concepts).cpu() > 0.5
+        given, truth = self.gathered()
+        given, concepts = given.cpu(), truth.cpu() > 0.5
         chosen = torch.randperm(len(concepts), generator=torch.Generator().manual_seed(self.seed))[: self.samples]
         pairs = zip(given[chosen].unbind(1), concepts[chosen].unbind(1))
         scores = torch.tensor([alignment(z.numpy(), c.numpy(), points=self.points) for z, c in pairs])

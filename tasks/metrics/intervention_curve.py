@@ -60,10 +60,7 @@ class InterventionCurve(Metric):
     @torch.no_grad()
     def update(self, model: ZooModel, batch: Batch) -> None:
         """batch: with `concepts` and class labels; the backbone sees its images once."""
-        if "features" not in batch:
-            batch = {key: value for key, value in batch.items() if key != "image"} | {
-                "features": model.backbone(batch["image"])
-            }
+        batch = model.with_features(batch)
         plain = model.forward_batch(batch)
         values = 1 - batch["concepts"] if self.wrong else batch["concepts"]
         for trial, order in enumerate(self.orders):

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from zoo.tasks.metrics.auc import area_under_roc
 from zoo.tasks.metrics.plots import curve
 from zoo.tasks.metrics.probes import Probes, halves
+from zoo.tasks.metrics.representations import RepresentationMetric
 
 
 def niche_impurity_curve(
@@ -51,30 +50,20 @@ def correlation(representations: Tensor, concepts: Tensor) -> Tensor:
     return torch.nan_to_num(products / norms).amax(1)
 
 
-class NicheImpurity(Metric):
+class NicheImpurity(RepresentationMetric):
     """Area under `niche_impurity_curve`: high where concepts can be told from representations not their own.
 
     In `compute` a network of one hidden layer learns all concepts from all representations on half of the samples.
     """
 
-    full_state_update = False
     higher_is_better = False
-    representations: list[Tensor]
-    concepts: list[Tensor]
 
     def __init__(self, *, step: float = 0.05, hidden: int = 20, epochs: int = 25, seed: int = 0, **options: Any):
         super().__init__(**options)
         self.step, self.hidden, self.epochs, self.seed = step, hidden, epochs, seed
-        self.add_state("representations", [], dist_reduce_fx="cat")
-        self.add_state("concepts", [], dist_reduce_fx="cat")
-
-    def update(self, representations: Tensor, truth: Tensor) -> None:
-        """representations: (B, K), or (B, K, m) where concepts are vectors; truth: the true concepts (B, K)."""
-        self.representations.append(representations.detach().reshape(len(truth), truth.shape[1], -1))
-        self.concepts.append(truth)
 
     def curve(self) -> Tensor:
-        given, concepts = dim_zero_cat(self.representations), dim_zero_cat(self.concepts)
+        given, concepts = self.gathered()
         with torch.inference_mode(False), torch.enable_grad():
             given, concepts = given.clone(), concepts.clone()
             train, test = halves(len(concepts), self.seed)

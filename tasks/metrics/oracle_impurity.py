@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from zoo.tasks.metrics.auc import area_under_roc
 from zoo.tasks.metrics.plots import axes
 from zoo.tasks.metrics.probes import Probes, halves
+from zoo.tasks.metrics.representations import RepresentationMetric
 
 
 def oracle_impurity(purity: Tensor, oracle: Tensor) -> Tensor:
@@ -33,32 +32,22 @@ def purity_matrix(
     return torch.stack([area_under_roc(each, concepts[test]) for each in logits])
 
 
-class OracleImpurity(Metric):
+class OracleImpurity(RepresentationMetric):
     """OIS of a model's concept representations; the matrices are fitted in `compute`, which takes a while.
 
     The released code fits one network for each pair of a representation and a concept; here a representation's network
     tells all concepts at once.
     """
 
-    full_state_update = False
     higher_is_better = False
-    representations: list[Tensor]
-    concepts: list[Tensor]
 
     def __init__(self, names: Sequence[str], *, seed: int = 0, **options: Any):
         super().__init__(**options)
         self.names, self.seed = tuple(names), seed
-        self.add_state("representations", [], dist_reduce_fx="cat")
-        self.add_state("concepts", [], dist_reduce_fx="cat")
-
-    def update(self, representations: Tensor, truth: Tensor) -> None:
-        """representations: (B, K), or (B, K, m) where concepts are vectors; truth: the true concepts (B, K)."""
-        self.representations.append(representations.detach().reshape(len(truth), truth.shape[1], -1))
-        self.concepts.append(truth)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """Purity of the representations, and that of the concepts themselves; pairs without an AUC count as chance."""
-        given, concepts = dim_zero_cat(self.representations), dim_zero_cat(self.concepts)
+        given, concepts = self.gathered()
         with torch.inference_mode(False), torch.enable_grad():
             purity = purity_matrix(given.clone(), concepts.clone(), seed=self.seed)
             oracle = purity_matrix(concepts.clone()[..., None], concepts.clone(), seed=self.seed)

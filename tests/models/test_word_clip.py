@@ -31,7 +31,7 @@ def test_a_run_brings_its_words_along(run):
     assert loaded.weights_key() == clip.weights_key()
     texts = ["thumb", "a photo, 3"]
     torch.testing.assert_close(loaded.encode_text(texts), clip.encode_text(texts))
-    told = Clip.told_by_weights(name="word_clip", pretrained=path)
+    told = Clip.arguments_of_weights(name="word_clip", pretrained=path)
     assert Clip(name="word_clip", **told).clip.state_dict().keys() == clip.clip.state_dict().keys()
     assert told == {"words": list(WORDS), "context": 9}
 
@@ -53,7 +53,7 @@ def test_what_it_cannot_read_is_one_line(run, text, message):
 
 
 def test_a_file_without_words_has_those_that_ship():
-    told = Clip.told_by_weights(name="word_clip", pretrained="shapes")
+    told = Clip.arguments_of_weights(name="word_clip", pretrained="shapes")
     assert told["words"] == shapes_clip.facts()["words"]
     shipped, same = (Clip(name=name, pretrained="shapes") for name in ("shapes_clip", "word_clip"))
     assert shipped.weights_key() == same.weights_key()
@@ -67,7 +67,7 @@ def test_the_experiment_that_made_what_ships_makes_the_same_network():
 
 
 def test_networks_of_open_clip_have_no_words():
-    assert Clip.told_by_weights(name="ViT-B-32", pretrained="openai") == {"words": None, "context": None}
+    assert Clip.arguments_of_weights(name="ViT-B-32", pretrained="openai") == {"words": None, "context": None}
 
 
 @pytest.mark.parametrize(

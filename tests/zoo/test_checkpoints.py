@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from zoo.checkpoints import DownloadError, fetch, fetch_checkpoint, file_hash, offline
+from zoo.checkpoints import DownloadError, fetch, fetch_checkpoint, offline
 from zoo.errors import UserError
+from zoo.files import file_hash
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -1,7 +1,5 @@
 """8-bit ONNX files: weights per channel and activations with ranges seen on real training images (static QDQ)."""
 
-import contextlib
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.export.onnx import describe, quiet, save, strip
+from zoo.export.onnx import describe, save, strip, unheard
 from zoo.export.parts import Part, run_parts
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]
@@ -24,7 +22,7 @@ def quantize_file(path: Path, part: Part, feeds: Sequence[tuple[Tensor, ...]], d
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, quiet(), _quiet_root():
+    with tempfile.TemporaryDirectory() as folder, unheard():
         prepared, changed = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
         quantize_static(
@@ -61,14 +59,3 @@ class _Feeds:
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.rows, None)
-
-
-@contextlib.contextmanager
-def _quiet_root() -> Iterator[None]:
-    """The quantiser warns through the root logger."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

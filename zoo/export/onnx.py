@@ -3,8 +3,7 @@
 import contextlib
 import io
 import json
-import logging
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from zoo.errors import MissingDependency
 from zoo.export.graph import trace
 from zoo.export.parts import Part, Runner
+from zoo.models.quiet import quiet
 
 SUFFIX = ".onnx"
 LARGEST = 1_800_000_000
@@ -22,7 +22,8 @@ LARGEST = 1_800_000_000
 
 
 def check_packages() -> None:
-    """
+    """Whether what the format needs is installed.
+
     Raises:
         MissingDependency: onnx, onnxscript or onnxruntime is absent.
     """
@@ -36,7 +37,7 @@ def check_packages() -> None:
 def write(part: Part, path: Path, description: dict[str, Any], *, label: str) -> None:
     """Write a part; the values of `description` go into the file's metadata, as text or JSON."""
     program = trace(part, label=label)
-    with quiet():
+    with unheard():
         converted = torch.onnx.export(
             program,
             input_names=list(part.inputs),
@@ -93,16 +94,7 @@ def open_file(part: Part, path: Path) -> Runner:
 
 
 @contextlib.contextmanager
-def quiet():
+def unheard() -> Iterator[None]:
     """The converter prints and warns on its way; what matters it raises."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        yield

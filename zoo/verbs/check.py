@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         lines, code = describe(error, "check")
         print_json({"mistakes": [line.removeprefix("error: ") for line in lines]})
         return code
-    image = [facts.in_channels, *(facts.image_size if facts.image_size != (0, 0) else ())]
+    image = list(facts.input_shape)
     if args.json:
         found = {"model": config["model_name"], "data": config["data_name"], "outputs": facts.num_outputs}
         print_json({"mistakes": [], **found, "concepts": list(facts.concept_names), "image": image})

@@ -9,18 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.golden.cases import Case, adapter
-from zoo.models.concept.cirevl import (
-    CIReVL,
+from zoo.models.concept.cirevl import CIReVL, pad_to_ratio
+from zoo.models.concept.query_texts import (
     FileCaptioner,
     FileRewriter,
     LanguageModelRewriter,
     TemplateRewriter,
-    circo,
-    cirr,
-    fashion_iq,
-    pad_to_ratio,
     read_answer,
 )
+from zoo.tasks.metrics.composed_retrieval import circo, cirr, fashion_iq
 
 WORDS = ["red", "blue", "circle", "square", "big"]
 

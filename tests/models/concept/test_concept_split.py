@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from zoo.models.backbone import MLP
-from zoo.models.concept.concept_split import ConceptSplit, pack, pack_sparse, unpack, unpack_sparse
+from zoo.models.concept.concept_split import ConceptSplit
+from zoo.models.concept.concept_wire import pack, pack_sparse, unpack, unpack_sparse
 from zoo.models.contract import Intervention
 
 CONCEPTS = 6

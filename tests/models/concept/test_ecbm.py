@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.golden.cases import Case, adapter
-from zoo.models.concept.ecbm import ECBM, Landscape, energy_table
+from zoo.models.concept.ecbm import ECBM, energy_table
 from zoo.models.concept.ecbm_queries import Joint, Query, Term, conditional, parse_query
+from zoo.models.concept.energy_landscape import Landscape
 from zoo.models.contract import Intervention
 
 
@@ -35,7 +36,7 @@ def golden(case: Case, **arguments) -> ECBM:
 
 def energies(model, x, y, c):
     landscape = Landscape(model, x)
-    return landscape.of_class(y), landscape.of_concepts(c), landscape.of_both(y, c)
+    return landscape.class_energy(y), landscape.concept_energy(c), landscape.global_energy(y, c)
 
 
 def sizes(changed: Tensor) -> tuple[int, int]:

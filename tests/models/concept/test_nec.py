@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.models.concept.test_glm_saga import problem
-from zoo.models.concept.nec import accuracy_at_nec, effective_concepts, head_at, path, truncate
+from zoo.models.concept.nec import accuracy_at_nec, effective_concepts, head_at, regularisation_path, truncate
 
 
 def test_path_grows_denser_and_ends_past_the_wanted_density():
     x, labels = problem()
-    heads = list(path(x, labels, num_classes=4, densest=8))
+    heads = list(regularisation_path(x, labels, num_classes=4, densest=8))
     counts = [effective_concepts(head.weight) for head in heads]
     assert counts[0] <= 1
     assert counts[-1] > 8
@@ -30,7 +30,7 @@ def test_truncation_keeps_the_largest():
 
 def test_head_at_is_the_first_dense_enough():
     x, labels = problem()
-    heads = list(path(x, labels, num_classes=4, densest=10))
+    heads = list(regularisation_path(x, labels, num_classes=4, densest=10))
     head = head_at(heads, 5)
     assert effective_concepts(head.weight) == 5
     first = next(h for h in heads if effective_concepts(h.weight) >= 5)

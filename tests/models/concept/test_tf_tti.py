@@ -7,16 +7,8 @@ import torch
 
 from zoo.models.backbone import Identity
 from zoo.models.concept.cbm import CBM
-from zoo.models.concept.tf_tti import (
-    TFTTI,
-    Repair,
-    Support,
-    class_statistics,
-    fit_repair,
-    head_weights,
-    read_support,
-    repaired,
-)
+from zoo.models.concept.domain_repair import Repair, Support, class_statistics, fit_repair
+from zoo.models.concept.tf_tti import TFTTI, head_weights, read_support, repaired
 from zoo.models.contract import Intervention
 
 CLASSES, CONCEPTS = 4, 8

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torchvision.ops import deform_conv2d
 
+from tests.models.vision.exports import check_onnx, check_program
 from zoo.models.vision.hilo import HiLo
 from zoo.models.vision.litv2 import LITv2, LITv2Backbone
 from zoo.models.vision.token_merging import DeformableTokenMerging, deformable_conv
@@ -204,36 +205,14 @@ def test_handwritten_digits_are_learned_in_seconds():
 # export
 
 
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        return self.model(images).prediction
-
-
 def test_exported_program_takes_any_batch_size():
-    model, images = tiny().eval(), torch.randn(5, 1, 32, 32)
-    size = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(Logits(model).eval(), (images[:2],), dynamic_shapes=({0: size},)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(program(images), model(images).prediction)
+    check_program(tiny().eval(), torch.randn(5, 1, 32, 32))
 
 
 @pytest.mark.slow
 def test_onnx_agrees(tmp_path: Path):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    model, images = tiny().eval(), torch.randn(5, 1, 32, 32)
+    model = tiny().eval()
     with torch.no_grad():
         for stage in model.backbone.stages[:-1]:
             stage.merge.offset.bias.uniform_(-1, 1)
-    size = torch.export.Dim("batch", min=1, max=64)
-    torch.onnx.export(
-        Logits(model).eval(), (images[:2],), dynamo=True, dynamic_shapes=({0: size},), verbose=False
-    ).save(tmp_path / "litv2.onnx")
-    session = runtime.InferenceSession(tmp_path / "litv2.onnx")
-    logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(logits), model(images).prediction, atol=1e-4, rtol=1e-3)
+    check_onnx(model, torch.randn(5, 1, 32, 32), tmp_path)

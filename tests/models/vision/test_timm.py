@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.models.vision.exports import check_onnx, check_program
 from zoo.models.vision.timm import Timm
 
 
@@ -122,35 +123,11 @@ def test_impossible_settings_are_one_line(arguments, words):
     assert "\n" not in str(caught.value)
 
 
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        return self.model(images).prediction
-
-
 def test_exported_program_takes_any_batch_size():
-    model, images = small().eval(), torch.randn(5, 3, 32, 32)
-    size = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(Logits(model), (images[:2],), dynamic_shapes=({0: size},)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(program(images), model(images).prediction)
+    check_program(small().eval(), torch.randn(5, 3, 32, 32))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
 def test_onnx_agrees(tmp_path: Path, name):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    model, images = small(name).eval(), torch.randn(5, 3, 32, 32)
-    size = torch.export.Dim("batch", min=1, max=64)
-    program = torch.onnx.export(
-        Logits(model).eval(), (images[:2],), dynamo=True, dynamic_shapes=({0: size},), verbose=False
-    )
-    program.save(tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx")
-    logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(logits), model(images).prediction, atol=1e-4, rtol=1e-3)
+    check_onnx(small(name).eval(), torch.randn(5, 3, 32, 32), tmp_path)

@@ -1,18 +1,13 @@
-"""What the app hangs on Lightning's Trainer: metrics.csv, plain progress lines, checkpoints that survive a crash."""
+"""metrics.csv, a row an epoch, and the same as plain lines of progress."""
 
 import csv
 import io
 import logging
-import os
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from zoo.errors import UserError
 from zoo.files import write_text
 
 log = logging.getLogger("zoo")
@@ -78,34 +73,3 @@ def _number(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written beside and renamed, and never unpickled."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            torch.save(checkpoint, beside)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
-
-    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        return read_checkpoint(path)
-
-
-def read_checkpoint(path: Any) -> dict[str, Any]:
-    """What `AtomicCheckpointIO` wrote; nothing is ever unpickled.
-
-    Raises:
-        UserError: the file is damaged, or holds something else than tensors and plain values.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError):
-        raise UserError(
-            f"{path}: no checkpoint, or a damaged one: remove it to begin its stage again, or start a new run"
-        ) from None

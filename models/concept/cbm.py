@@ -86,8 +86,8 @@ class CBM(ConceptModel):
             )
         if concept_loss_weight < 0:
             raise ValueError(f"concept_loss_weight={concept_loss_weight}: give a weight of at least 0")
-        if len(percentiles) != 2 or not 0 < percentiles[0] < percentiles[1] < 100:
-            raise ValueError(f"percentiles={list(percentiles)}: give two rising ones within 0 and 100: [5, 95]")
+        if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
+            raise ValueError(f"percentiles={list(percentiles)}: give two rising ones from 0 to 100: [5, 95]")
         self.training_mode, self.bottleneck_mode = training, bottleneck
         self.concept_loss_weight, self.concept_reduction = concept_loss_weight, concept_reduction
         self.percentiles = percentiles
@@ -101,7 +101,8 @@ class CBM(ConceptModel):
             self.extra_layer.append(activation_named(extra_activation))
         self.head = label_head(concepts + extra_dims, num_outputs, hidden=head_hidden, activation=head_activation)
         # until they are fitted, a logit bottleneck is set to the logits of the percentiles themselves
-        low, high = [math.log(p / (100 - p)) for p in percentiles] if bottleneck == "logit" else (0.0, 1.0)
+        inner = [min(max(p, 0.1), 99.9) for p in percentiles]
+        low, high = [math.log(p / (100 - p)) for p in inner] if bottleneck == "logit" else (0.0, 1.0)
         self.register_buffer("concept_absent", torch.full((concepts,), low))
         self.register_buffer("concept_present", torch.full((concepts,), high))
 

@@ -256,6 +256,11 @@ def test_percentiles_are_read_off_the_training_data():
     logits = model.eval()(batch["image"]).extras["concept_logits"].detach().numpy()
     np.testing.assert_allclose(model.concept_absent, np.percentile(logits, 5, axis=0), rtol=1e-5)
     np.testing.assert_allclose(model.concept_present, np.percentile(logits, 95, axis=0), rtol=1e-5)
+    extremes = build(bottleneck="logit", percentiles=(0, 100))
+    assert extremes.concept_absent.isfinite().all() and extremes.concept_present.isfinite().all()
+    extremes.fit_percentiles(torch.as_tensor(logits))
+    np.testing.assert_allclose(extremes.concept_absent, logits.min(0))
+    np.testing.assert_allclose(extremes.concept_present, logits.max(0))
 
 
 def test_regression():

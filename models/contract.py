@@ -7,7 +7,8 @@ and both give the same result. `loss` holds the method's terms by their names in
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,18 @@ class ZooModel(nn.Module):
     info: Any
     """Classes, concepts and preprocessing of a model that `zoo.load` returned (`zoo.artifact.ModelInfo`)."""
 
+    def __new__(cls, *_: Any, **arguments: Any) -> Self:
+        """Refuse a word that is none of an argument's choices; most models would take it for the last of them.
+
+        Raises:
+            ValueError: the argument, the word and the choices.
+        """
+        for name, choices in choices_of(cls).items():
+            if name in arguments and arguments[name] not in choices:
+                known = ", ".join(str(choice) for choice in choices)
+                raise ValueError(f"{cls.__name__}: unknown {name} {arguments[name]!r}: choose one of {known}")
+        return super().__new__(cls)
+
     def forward(self, images: Tensor, intervene: Intervention | None = None) -> Output:
         """images (B, C, H, W), normalised by the model's preprocessing."""
         return self.forward_features(self.backbone(images), intervene)
@@ -144,3 +157,10 @@ class ZooModel(nn.Module):
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Map the keys of the authors' released checkpoint to ours (`zoo convert`)."""
         return state
+
+
+@cache
+def choices_of(model: type) -> dict[str, tuple[Any, ...]]:
+    """The arguments of a model's constructor that are annotated as a Literal, and what they may be."""
+    hints = get_type_hints(model.__init__)  # type: ignore[misc]
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from zoo.data.contract import Facts
 from zoo.data.module import ZooDataModule
 from zoo.errors import UserError
 from zoo.files import replacing
+from zoo.models.concept.base import complete_groups
 from zoo.models.contract import Batch, ZooModel
 from zoo.tasks.concept_evaluation import encoded, in_batches, measure_concepts, spoken_for
 from zoo.tasks.cost import latency_ms, macs, parameter_count
@@ -50,7 +52,7 @@ def evaluate(
             model,
             rows,
             num_classes=facts.num_outputs,
-            groups=concept_groups(model),
+            groups=concept_groups(model, facts),
             named="concept_acc" in result,
             train_rows=source if isinstance(source, str) else lambda count: training_rows(source, count),
         )
@@ -73,10 +75,12 @@ def training_rows(datamodule: ZooDataModule, count: int) -> Iterable[Batch]:
     return DataLoader(Subset(items, chosen), batch_size=datamodule.batch_size)
 
 
-def concept_groups(model: ZooModel) -> tuple[tuple[int, ...], ...]:
-    """The concepts that are corrected together: the model's groups, or each alone."""
-    groups = getattr(model, "concept_groups", None) or [(name, (k,)) for k, name in enumerate(model.concept_names)]
-    return tuple(tuple(members) for _, members in groups)
+def concept_groups(model: ZooModel, facts: Facts) -> tuple[tuple[int, ...], ...]:
+    """The concepts that are corrected together: the model's groups, those of data with the same concepts, or each
+    alone."""
+    same = tuple(model.concept_names) == tuple(facts.concept_names)
+    groups = getattr(model, "concept_groups", None) or (facts.concept_groups if same else ())
+    return tuple(tuple(members) for _, members in complete_groups(model.concept_names, groups))
 
 
 def save_predictions(found: Predictions, folder: Path) -> None:

@@ -36,18 +36,18 @@ def new_axes(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def learning_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
-    """The named columns of metrics.csv over the epochs of all stages."""
+def learning_curves(rows: list[dict[str, Any]], lines: Mapping[str, str], *, label: str) -> str:
+    """Columns of metrics.csv, with what to call each, over the epochs of all stages."""
     figure, axes = new_axes()
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     values = []
-    for name, colour in zip(names, (ACCENT, SECOND, INK, "#81b29a")):
-        label: str | None = name
+    for (name, called), colour in zip(lines.items(), (ACCENT, SECOND, INK, "#81b29a")):
+        legend: str | None = called
         for stage in stages:
             points = [(i + 1, row[name]) for i, row in enumerate(rows) if name in row and row["stage"] == stage]
             if points:
-                axes.plot(*zip(*points), color=colour, label=label, marker="o" if len(points) < 3 else None)
-                label = None
+                axes.plot(*zip(*points), color=colour, label=legend, marker="o" if len(points) < 3 else None)
+                legend = None
             values += [value for _, value in points]
     first = {stage: next(i for i, row in enumerate(rows) if row["stage"] == stage) for stage in stages}
     for stage in stages if len(stages) > 1 else ():
@@ -57,6 +57,7 @@ def learning_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     if len(stages) > 1 and values and 0 < 1000 * min(values) < max(values):
         axes.set_yscale("log")
     axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=9)
     return svg(figure)
@@ -144,7 +145,7 @@ def weights(matrix: np.ndarray, classes: Sequence[str], concepts: Sequence[str])
     image = axes.imshow(matrix, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
     axes.set_xticks(range(len(concepts)), [*map(as_written, concepts)], rotation=90, fontsize=8)
     axes.set_yticks(range(len(classes)), [*map(as_written, classes)], fontsize=8)
-    figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, label="weight: against (red), for (blue)")
     return svg(figure)
 
 

@@ -72,13 +72,20 @@ def _sections(run: Run, info: ModelInfo, metrics: dict[str, Any]) -> list[Sectio
 
 def _training(run: Run) -> Section:
     rows = read_rows(run.metrics)
-    section = Section("Training", "How the losses and the validation measures went, epoch by epoch.")
-    losses = [name for name in ("train/loss", "val/loss") if any(name in row for row in rows)]
-    if losses:
-        section.figures.append((figures.learning_curves(rows, losses), "loss"))
-    measures = [name for name in ("val/acc", "val/concept_acc", "val/mse") if any(name in row for row in rows)]
-    if measures:
-        section.figures.append((figures.learning_curves(rows, measures), "validation"))
+    text = (
+        "How far off the model was (its loss, which training makes small) and how often it was right, after each pass "
+        "over the training images (epoch). Where only the training images get better, it learns them by heart."
+    )
+    section = Section("Training", text)
+    charts = (
+        ("loss", {"train/loss": "on training images", "val/loss": "on validation images"}),
+        ("share that is right", {"val/acc": "classes", "val/concept_acc": "concepts"}),
+        ("mean squared error", {"val/mse": "on validation images"}),
+    )
+    for label, wanted in charts:
+        if lines := {name: called for name, called in wanted.items() if any(name in row for row in rows)}:
+            what = "on the validation images" if label != "loss" else "less is better"
+            section.figures.append((figures.learning_curves(rows, lines, label=label), f"{label}, {what}"))
     if any("val/izx_bits" in row and "val/izy_bits" in row for row in rows):
         section.figures.append((figures.plane(rows), "information plane of the validation split"))
     return section

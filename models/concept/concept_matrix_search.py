@@ -66,8 +66,6 @@ class ConceptMatrixSearch(ZooModel):
             raise ValueError(NO_WORDS)
         if len(self.class_names) != num_outputs:
             raise ValueError(f"{len(self.class_names)} class names for {num_outputs} classes: give one for each")
-        if variant not in ("similarity", "cubed", "max", "column"):
-            raise ValueError(f"unknown variant {variant!r}: choose one of similarity, cubed, max, column")
         self.backbone, self.variant, self.signed = backbone, variant, signed
         count, dim = len(self.concept_names), backbone.feature_dim
         self.register_buffer("concept_vectors", torch.zeros(count, dim))

@@ -72,8 +72,6 @@ class SparseCBM(ZooModel):
         check_text_tower(backbone, self.concept_names)
         if not self.concept_names:
             raise ValueError(NO_WORDS)
-        if training not in ("l1", "contrastive", "gumbel", "similarity"):
-            raise ValueError(f"unknown training {training!r}: choose one of l1, contrastive, gumbel, similarity")
         self.backbone, self.method = backbone, training
         self.l1, self.tau, self.cubed, self.detach_cbl, self.logit_scale = l1, tau, cubed, detach_cbl, logit_scale
         count = len(self.concept_names)

@@ -2,8 +2,9 @@
 
 import torch
 
+from zoo.data.contract import Facts
 from zoo.data.digits import DigitsDataModule
-from zoo.evaluate import evaluate, load_predictions, training_rows
+from zoo.evaluate import concept_groups, evaluate, load_predictions, training_rows
 from zoo.models.backbone import Identity
 from zoo.models.contract import Output, ZooModel
 from zoo.trained import open_trained, training_data
@@ -29,6 +30,18 @@ def test_the_training_data_are_those_of_the_run_whatever_is_evaluated(trained_ru
     assert isinstance(own, DigitsDataModule)
     trained.run = None
     assert "not at hand" in training_data(trained, [])
+
+
+def test_concepts_are_corrected_in_the_groups_of_the_data_where_the_model_keeps_the_data_s_concepts():
+    facts = Facts("classification", 2, ("a", "b"), 1, (8, 8), ("x", "y", "z"), (("g", (0, 2)),))
+
+    def model(names):
+        found = ZooModel()
+        found.concept_names = names
+        return found
+
+    assert concept_groups(model(("x", "y", "z")), facts) == ((0, 2), (1,))
+    assert concept_groups(model(("x", "z")), facts) == ((0,), (1,))
 
 
 def test_predictions_are_kept_with_what_spoke_for_each_class(trained_run):

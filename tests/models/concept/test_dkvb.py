@@ -75,17 +75,25 @@ def ema_init(case: Case):
     }
 
 
+def learned_projection(case: Case) -> torch.Tensor:
+    """The released linear layer, outputs key-major, as projections (C, d, k); it never receives a gradient."""
+    weight = next(value for name, value in case.param.items() if name.endswith("proj.weight"))
+    return weight.unflatten(0, (case.arguments["dim_keys"], case.arguments["num_codebooks"])).permute(1, 2, 0)
+
+
 @adapter("dkvb", "KeyValueBottleneck.train_values")
 def train_values(case: Case):
     a, x, y = case.arguments, case.input["x_train"], case.input["y_train"]
     sizes = {"codebooks": a["num_codebooks"], "pairs": a["pairs"], "key_dim": a["dim_keys"]}
-    kind = {"splitter": a["splitting_mode"], "topk": a["topk"], "label_smoothing": a["label_smoothing"]}
+    learned = a["splitting_mode"] == "learned_projection"
+    splitter = "random_projection" if learned else a["splitting_mode"]
+    kind = {"splitter": splitter, "topk": a["topk"], "label_smoothing": a["label_smoothing"]}
     model = build(width=a["num_channels"], classes=a["n_classes"], **sizes, **kind)
     model.keys.copy_(case.param["keys"])
     if a["values_init"] != "zeros":
         model.values.data.copy_(case.param["values"])
     if model.projection is not None:
-        model.projection.copy_(case.param["rand_proj"])
+        model.projection.copy_(learned_projection(case) if learned else case.param["rand_proj"])
     select_stage(model, model.stages()[0])
     optimizer, losses, logits = torch.optim.SGD([model.values], a["lr"]), [], []
     for _ in range(a["steps"]):

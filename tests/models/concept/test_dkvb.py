@@ -76,7 +76,7 @@ def ema_init(case: Case):
 
 
 def learned_projection(case: Case) -> torch.Tensor:
-    """The released linear layer, whose outputs are key-major, as projections (C, d, k); it never receives a gradient."""
+    """The released linear layer, whose outputs are key-major, as projections (C, d, k)."""
     weight = next(value for name, value in case.param.items() if name.endswith("proj.weight"))
     return weight.unflatten(0, (case.arguments["dim_keys"], case.arguments["num_codebooks"])).permute(1, 2, 0)
 

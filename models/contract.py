@@ -7,7 +7,6 @@ and both give the same result. `loss` holds the method's terms by their names in
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
@@ -159,8 +158,11 @@ class ZooModel(nn.Module):
         return state
 
 
-@cache
 def choices_of(model: type) -> dict[str, tuple[Any, ...]]:
-    """The arguments of a model's constructor that are annotated as a Literal, and what they may be."""
-    hints = get_type_hints(model.__init__)  # type: ignore[misc]
+    """The arguments of a model's constructor that are annotated as a Literal, and what they may be; none where an
+    annotation names what is imported for type checkers alone."""
+    try:
+        hints = get_type_hints(model.__init__)  # type: ignore[misc]
+    except NameError:
+        return {}
     return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}

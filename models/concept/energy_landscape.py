@@ -64,8 +64,8 @@ class Landscape:
 class Adam:
     """Adam (arXiv 1412.6980) on one tensor, in place; torch.optim would load the compiler for the first prediction."""
 
-    def __init__(self, values: Tensor, *, lr: float):
-        self.values, self.lr, self.steps = values, lr, 0
+    def __init__(self, values: Tensor, *, lr: float, eps: float):
+        self.values, self.lr, self.eps, self.steps = values, lr, eps, 0
         self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class Adam:
         self.steps += 1
         self.first.lerp_(gradient, 0.1)
         self.second.lerp_(gradient.square(), 0.001)
-        scale = (self.second / (1 - 0.999**self.steps)).sqrt() + 1e-8
+        scale = (self.second / (1 - 0.999**self.steps)).sqrt() + self.eps
         self.values -= self.lr / (1 - 0.9**self.steps) * self.first / scale
 
 
@@ -97,7 +97,9 @@ def descend(
     """
     with torch.inference_mode(False), torch.enable_grad():
         moving = [y.requires_grad_(), c.requires_grad_()] if weights[1] else [y.requires_grad_()]
-        adams = [Adam(logits, lr=rate) for logits, rate in zip(moving, lr)]
+        # the released descent, the one with patience, is of the batch's mean: beside its gradients epsilon is larger
+        eps = 1e-8 if patience is None else 1e-8 * len(y)
+        adams = [Adam(logits, lr=rate, eps=eps) for logits, rate in zip(moving, lr)]
         best, waited, step = math.inf, 0, 0
         for step in range(1, steps + 1):  # noqa: B007
             class_energy = landscape.class_energy(y)

@@ -225,6 +225,20 @@ def test_inference_lowers_the_energy_and_does_not_depend_on_the_batch():
     torch.testing.assert_close(together.prediction[2:3], alone.prediction, rtol=1e-4, atol=1e-4)
 
 
+def test_the_released_descent_is_of_the_mean_over_the_batch():
+    torch.manual_seed(4)
+    model, x = build(width=9, concepts=12, classes=6, steps=11, patience=11).eval(), torch.randn(64, 9)
+    y, c = torch.zeros(64, 6, requires_grad=True), torch.zeros(64, 12, 2, requires_grad=True)
+    descent = torch.optim.Adam([y, c], lr=0.1)
+    for _ in range(11):
+        e_xy, e_xc, e_cy = energies(model, x, y, c)
+        total = e_xy.mean() + e_xc.mean(0).sum() + 0.01 * e_cy.mean()
+        y.grad, c.grad = torch.autograd.grad(total, [y, c])
+        descent.step()
+    for found, wanted in zip(model.infer(x), (y, c)):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_an_empty_mask_changes_no_bit_and_only_masked_rows_move():
     model, x = build().eval(), torch.randn(4, 6)
     mask, values = torch.zeros(4, 4, dtype=torch.bool), torch.ones(4, 4)

@@ -181,7 +181,7 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     facts: dict[str, Any] = {"task": "classification", "in_channels": 3, "image_size": (224, 224)}
     if data is not None:
         facts = facts_as_arguments(build_datamodule(config))
-    given = {key: arguments.pop(key) for key in list(arguments) if key in _FACT_NAMES}
+    given = {key: arguments.pop(key) for key in list(arguments) if key in FROM_DATA}
     facts |= given
     config["model"] |= arguments
     wants_backbone = "backbone" in inspect.signature(locate(config["model"]["_target_"])).parameters
@@ -190,6 +190,7 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     return model.eval()
 
 
-_FACT_NAMES = (
+FROM_DATA = (
     *("task", "num_outputs", "class_names", "concept_names", "concept_groups", "in_channels", "image_size", "words"),
 )
+"""Constructor arguments that the data fill unless the configuration gives them."""

@@ -31,6 +31,7 @@ class Explanation:
     contributions: concept name -> what it adds to that class's logit. method: how they were found.
     places: concept name -> where it was found, as shares of the height and the width of what the model sees; empty
         where the model does not say.
+    sent: what left the device, of a model whose concepts cross a link (`zoo.models.concept.concept_split`).
     """
 
     answer: dict[str, Any]
@@ -39,6 +40,7 @@ class Explanation:
     contributions: dict[str, float]
     method: str
     places: dict[str, tuple[float, float]] = field(default_factory=dict)
+    sent: dict[str, Any] = field(default_factory=dict)
 
 
 def check_explainable(info: ModelInfo) -> None:
@@ -108,7 +110,19 @@ def explain_features(
         contributions=dict(zip(info.concept_names, values[:, winner].tolist())),
         method=method,
         places=_places(original, info),
+        sent=model.sent(original) if hasattr(model, "sent") else {},  # type: ignore[operator]
     )
+
+
+def message(sent: dict[str, Any]) -> str:
+    """What left the device, in words."""
+    size, sparse = sent["size"], sent["size_sparse"]
+    shorter = f", {sparse} with absent concepts left out" if sparse < size else ""
+    told = [f"{name} {level}/{top}" for name, (level, top) in sent["levels"].items() if level]
+    absent = len(sent["levels"]) - len(told)
+    rest = [f"0 for {'the other' if told else 'all'} {absent}"] if absent else []
+    levels = "; ".join([*([", ".join(told)] if told else []), *rest])
+    return f"left the device: {size} byte{'s' if size != 1 else ''} (0x{sent['bytes']}{shorter})\n  {levels}"
 
 
 def _places(output: Output, info: ModelInfo) -> dict[str, tuple[float, float]]:

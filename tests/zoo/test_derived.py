@@ -68,6 +68,8 @@ def test_edit_mistakes(zoo_command, saved, trained_run):
         code, _, err = zoo_command("edit", str(folder), *words)
         assert (code, len(err)) == (2, 1)
         assert hint in err[0]
+    code, _, err = zoo_command("edit", str(folder), "--class", "88", "--concept", "top_baar", "--concept", "hat")
+    assert (code, len(err)) == (2, 3)
     code, _, err = zoo_command("edit", str(trained_run), "--class", "8", "--concept", "top_bar")
     assert (code, len(err)) == (2, 1)
     assert "model=pcbm" in err[0]

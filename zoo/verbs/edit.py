@@ -26,14 +26,14 @@ def run(args: argparse.Namespace) -> None:
     from zoo.derived import accuracies, say, write_derived
     from zoo.errors import UserError
     from zoo.terminal import print_json
-    from zoo.trained import class_index, concept_index, open_trained
+    from zoo.trained import open_trained
 
     trained = open_trained(args.source)
     if not hasattr(trained.model, "edit"):
         raise UserError(f"{trained.info.name} cannot be edited: train model=pcbm or model=pcbm_h on these data")
-    wanted = class_index(trained.info, args.class_name), [concept_index(trained.info, name) for name in args.concept]
+    label, concepts = _wanted(trained.info, args.class_name, args.concept)
     edited: Any = copy.deepcopy(trained.model)
-    edited.edit(*wanted, normalise=args.normalise)
+    edited.edit(label, concepts, normalise=args.normalise)
     change = {"class": args.class_name, "concepts": args.concept, "normalise": args.normalise}
     found = write_derived(trained, edited, kind="edit", change=change, out=args.out)
     accuracy = accuracies(trained, trained.model, edited)
@@ -44,3 +44,24 @@ def run(args: argparse.Namespace) -> None:
     if getattr(edited, "residual_classifier", None) is not None:
         print("its residual still sees the whole image and can undo the edit; pcbm has none")
     say(found, accuracy)
+
+
+def _wanted(info: Any, class_name: str, concepts: list[str]) -> tuple[int, list[int]]:
+    """Positions of the class and of the concepts.
+
+    Raises:
+        UserError: a line for each that is unknown.
+    """
+    from zoo.errors import UserError
+    from zoo.trained import class_index, concept_index
+
+    found: list[int] = []
+    wrong: list[str] = []
+    for position, name in ((class_index, class_name), *((concept_index, name) for name in concepts)):
+        try:
+            found.append(position(info, name))
+        except UserError as error:
+            wrong += error.lines
+    if wrong:
+        raise UserError(*wrong)
+    return found[0], found[1:]

@@ -103,7 +103,7 @@ class ZooModel(nn.Module):
         Raises:
             ValueError: the argument, the word and the choices.
         """
-        for name, choices in choices_of(cls).items():
+        for name, choices in choices_of(cls).items():  # type: ignore[arg-type]
             if name in arguments and arguments[name] not in choices:
                 known = ", ".join(str(choice) for choice in choices)
                 raise ValueError(f"{cls.__name__}: unknown {name} {arguments[name]!r}: choose one of {known}")

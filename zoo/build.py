@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 WEIGHTS = {"pretrained": False, "checkpoint_path": None}
 """Arguments of a backbone that fetch weights, switched off: a recipe needs none, since the saved file holds them."""
 
+FROM_DATA = frozenset(field.name for field in fields(Facts)) | {"words"}
+"""Constructor arguments that the data fill unless the configuration gives them."""
+
 
 def locate(target: str) -> Callable[..., Any]:
     """The class or function of a dotted name."""
@@ -174,8 +177,7 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     facts: dict[str, Any] = {"task": "classification", "in_channels": 3, "image_size": (224, 224)}
     if data is not None:
         facts = facts_as_arguments(build_datamodule(config))
-    known = {field.name for field in fields(Facts)} | {"words"}
-    facts |= {key: arguments.pop(key) for key in list(arguments) if key in known}
+    facts |= {key: arguments.pop(key) for key in list(arguments) if key in FROM_DATA}
     config["model"] |= arguments
     node = _backbone_node(config)
     built = None if node is None else construct(node, facts, "backbone")

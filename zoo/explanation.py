@@ -34,7 +34,8 @@ class Explanation:
     about: the class (or target) that the contributions speak for: the one that is predicted in the end.
     contributions: concept name -> what it adds to that class's logit. method: how they were found.
     places: concept name -> where it was found, as shares of the height and the width of what the model sees; empty
-        where the model does not say. set_to: concept name -> the value that the user gave it.
+        where the model does not say. set_to: concept name -> the value that the user gave it. sent: what left the
+        device, of a model whose concepts cross a link (`zoo.models.concept.concept_split`).
     """
 
     answer: dict[str, Any]
@@ -44,6 +45,7 @@ class Explanation:
     method: str
     places: dict[str, tuple[float, float]] = field(default_factory=dict)
     set_to: dict[str, float] = field(default_factory=dict)
+    sent: dict[str, Any] = field(default_factory=dict)
 
 
 def check_explainable(info: ModelInfo) -> None:
@@ -117,6 +119,7 @@ def explain_features(
         method=method,
         places=_places(original, info),
         set_to=_set_to(intervene, info),
+        sent=model.sent(original) if hasattr(model, "sent") else {},  # type: ignore[operator]
     )
 
 
@@ -125,6 +128,17 @@ def _set_to(intervene: Intervention | None, info: ModelInfo) -> dict[str, float]
         return {}
     given = zip(info.concept_names, intervene.mask.tolist(), intervene.values.tolist())
     return {name: round(value, 6) for name, masked, value in given if masked}
+
+
+def message(sent: dict[str, Any]) -> str:
+    """What left the device, in words."""
+    size, sparse = sent["size"], sent["size_sparse"]
+    shorter = f", {sparse} with absent concepts left out" if sparse < size else ""
+    told = [f"{name} {level}/{top}" for name, (level, top) in sent["levels"].items() if level]
+    absent = len(sent["levels"]) - len(told)
+    rest = [f"0 for {'the other' if told else 'all'} {absent}"] if absent else []
+    levels = "; ".join([*([", ".join(told)] if told else []), *rest])
+    return f"left the device: {size} byte{'s' if size != 1 else ''} (0x{sent['bytes']}{shorter})\n  {levels}"
 
 
 def _places(output: Output, info: ModelInfo) -> dict[str, tuple[float, float]]:

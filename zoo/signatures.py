@@ -9,10 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Parameter:
-    """One constructor argument: its annotation as source text ("" where there is none) and whether it has a default."""
+    """One constructor argument: its annotation and its default as source text, "" where there is none, and whether it
+    has to be given."""
 
     annotation: str
     required: bool
+    default: str = ""
 
 
 def find_source(module: str) -> Path | None:
@@ -89,7 +91,7 @@ def parameters(target: str) -> dict[str, Parameter] | None:
         for position, argument in enumerate(positional)
     }
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults):
-        result[argument.arg] = Parameter(_text(argument.annotation), default is None)
+        result[argument.arg] = Parameter(_text(argument.annotation), default is None, _text(default))
     if arguments.kwarg is None:
         return result
     inherited = _inherited(module, node) if isinstance(node, ast.ClassDef) else None
@@ -103,5 +105,5 @@ def _inherited(module: str, node: ast.ClassDef) -> dict[str, Parameter] | None:
     return None
 
 
-def _text(annotation: ast.expr | None) -> str:
-    return "" if annotation is None else ast.unparse(annotation)
+def _text(expression: ast.expr | None) -> str:
+    return "" if expression is None else ast.unparse(expression)

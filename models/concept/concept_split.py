@@ -177,6 +177,16 @@ class ConceptSplit(ConceptModel):
         sizes = self.code_bytes(output)
         return {"code_bytes": sizes["tensor"], "code_bytes_sparse": sizes["sparse"], "rate_bits": output.extras["rate"]}
 
+    def sent(self, output: Output) -> dict[str, Any]:
+        """What left the device for the first image: `bytes` in hexadecimal, as `pack` writes them, how many there are
+        as `size`, and as `size_sparse` with absent concepts left out; `levels`, concept -> (level, highest level)."""
+        assert output.code is not None
+        code = output.code[0]
+        message = pack(code, self.bits)
+        levels = zip(self.concept_names, zip(code.tolist(), self.top.int().tolist()))
+        sizes = {"size": len(message), "size_sparse": len(pack_sparse(code, self.bits))}
+        return {"bytes": message.hex(), **sizes, "levels": dict(levels)}
+
     def code_bytes(self, output: Output) -> dict[str, Tensor]:
         """Bytes (B,) that cross the link for each image: `tensor` with `pack`, `sparse` with `pack_sparse`."""
         assert output.code is not None

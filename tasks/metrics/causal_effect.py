@@ -55,5 +55,7 @@ class CausalConceptEffect(Metric):
         picture = ax.imshow(value.cpu().numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         ax.set_yticks(range(len(self.concept_names)), self.concept_names)
         ax.set_xticks(range(len(self.class_names)), self.class_names, rotation=90)
+        ax.set_xlabel("class")
+        ax.set_ylabel("concept that is switched on")
         ax.figure.colorbar(picture, label="change of probability")
         return ax.figure, ax

@@ -135,6 +135,16 @@ def test_every_kind_of_head_is_explained(name):
         found = explain(trained, torch.randn(1, 8, 8), intervene)
         assert list(found.contributions) == info.concept_names
         assert all(torch.isfinite(torch.tensor(list(found.contributions.values()))))
+        assert bool(found.sent) == (name == "concept_split")
+
+
+def test_what_left_the_device_is_one_sentence():
+    from zoo.explanation import message
+
+    sent = {"bytes": "d8", "size": 1, "size_sparse": 1, "levels": {"stem": (1, 1), "loop": (0, 3), "wing": (2, 3)}}
+    assert message(sent) == "left the device: 1 byte (0xd8)\n  stem 1/1, wing 2/3; 0 for the other 1"
+    nothing = sent | {"bytes": "0000", "size": 2, "levels": {"loop": (0, 3), "wing": (0, 3)}}
+    assert message(nothing) == "left the device: 2 bytes (0x0000, 1 with absent concepts left out)\n  0 for all 2"
 
 
 def test_mistakes_are_told_together(zoo_command, trained_run, digit_files):

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _show(found, settings: list[str]) -> None:
-    from zoo.explanation import headline
+    from zoo.explanation import headline, message
     from zoo.terminal import print_table
 
     print(headline(found))
@@ -67,3 +67,5 @@ def _show(found, settings: list[str]) -> None:
     if not changed:
         columns, rows = columns[:2] + columns[3:], [row[:2] + row[3:] for row in rows]
     print_table(columns, rows)
+    if found.sent:
+        print(f"\n{message(found.sent)}")

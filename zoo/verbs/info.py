@@ -1,7 +1,11 @@
 """`info`: everything the catalogue says about one model."""
 
 import argparse
-from typing import Any
+import ast
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.catalogue import Entry
 
 ABOUT = "Show a model's paper, defaults, published figures, weights and training command."
 EXAMPLES = """
@@ -39,9 +43,10 @@ def run(args: argparse.Namespace) -> None:
     print()
     for label, value in facts.items():
         print(f"{label:<10} {value or '-'}")
-    if found.arguments:
+    defaults = {key: _shown(value) for key, value in found.arguments.items()} | _others(found)
+    if defaults:
         print()
-        print_table(["argument", "default"], [(f"model.{key}", _shown(v)) for key, v in found.arguments.items()])
+        print_table(["argument", "default"], [(f"model.{key}", value) for key, value in defaults.items()])
     if found.figures:
         print()
         columns = list(dict.fromkeys(key for figure in found.figures for key in figure))
@@ -50,6 +55,25 @@ def run(args: argparse.Namespace) -> None:
         print()
         rows = [(f"{found.name}:{c.tag}", c.url, c.sha256[:12]) for c in found.checkpoints.values()]
         print_table(["weights", "from", "sha256"], rows)
+
+
+def _others(found: "Entry") -> dict[str, str]:
+    """Constructor arguments that the recipe leaves at their default, and what that is."""
+    from zoo.build import FROM_DATA
+    from zoo.signatures import parameters
+
+    return {
+        name: _default(given.default)
+        for name, given in (parameters(found.target) or {}).items()
+        if given.default and name not in found.arguments and name not in ("backbone", *FROM_DATA)
+    }
+
+
+def _default(source: str) -> str:
+    try:
+        return _shown(ast.literal_eval(source))
+    except ValueError:  # a name or a call: as it is written
+        return source
 
 
 def _shown(value: Any) -> str:

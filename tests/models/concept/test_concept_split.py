@@ -149,3 +149,14 @@ def test_corrections_happen_on_the_server():
 def test_bits_that_do_not_fit_are_refused(bits):
     with pytest.raises(ValueError, match="give one number from 1 to 8, or one for each of the 6 concepts"):
         build(bits=bits)
+
+
+def test_what_left_the_device_is_told_by_name():
+    model = build(bits=[1, 2, 3, 2, 1, 4]).eval()
+    output = model(torch.randn(1, 5))
+    sent = model.sent(output)
+    assert torch.equal(unpack(bytes.fromhex(sent["bytes"]), model.bits), output.code[0])
+    assert list(sent["levels"]) == list(model.concept_names)
+    assert [level for level, _ in sent["levels"].values()] == output.code[0].tolist()
+    assert [top for _, top in sent["levels"].values()] == [1, 3, 7, 3, 1, 15]
+    assert (sent["size"], sent["size_sparse"]) == (2, len(pack_sparse(output.code[0], model.bits)))

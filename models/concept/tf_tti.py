@@ -114,10 +114,13 @@ class TFTTI(CBM):
     def repair(self) -> Repair:
         return Repair(*(self.get_buffer(f"repair_{name}") for name in ("masked", "gain", "fill")))
 
-    @torch.no_grad()
     def finish_stage(self, stage: Stage, datamodule: Any) -> None:
-        """Keep the mean and deviation of each concept on each class of the training images."""
         super().finish_stage(stage, datamodule)
+        self.remember_source(datamodule)
+
+    @torch.no_grad()
+    def remember_source(self, datamodule: Any) -> None:
+        """Keep the mean and deviation of each concept on each class of the training images."""
         device = self.concept_weights.device
         self.eval()
         outputs = [

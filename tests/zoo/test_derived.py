@@ -145,7 +145,22 @@ def test_adapt(zoo_command, saved, support, tmp_path):
     assert torch.equal(old.concept_layer.weight, new.concept_layer.weight)
 
 
-def test_adapt_mistakes(zoo_command, saved, support, trained_run, tmp_path):
+def test_adapt_a_plain_concept_bottleneck(zoo_command, trained_run, support, tmp_path):
+    """It becomes a tf_tti that knows its training images, and is the old model on its own domain."""
+    new = tmp_path / "new"
+    code, _, err = zoo_command("adapt", str(trained_run), "--images", str(support), "--out", str(new))
+    assert (code, err) == (0, [])
+    old, repaired = zoo.load(str(trained_run)), zoo.load(str(new))
+    assert (type(repaired).__name__, repaired.info.name, repaired.domain) == ("TFTTI", "tf_tti", "target")
+    assert repaired.source_std.count_nonzero() > repaired.source_std.numel() / 2
+    repaired.domain = "source"
+    images = torch.rand(4, 1, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(old(images).prediction, repaired(images).prediction)
+    assert zoo_command("eval", str(new))[0] == 0
+
+
+def test_adapt_mistakes(zoo_command, saved, support, tmp_path):
     folder = saved("tf_tti")
     (support / "8" / "broken.png").write_bytes(b"")
     code, _, err = zoo_command("adapt", str(folder), "--images", str(support))
@@ -166,4 +181,4 @@ def test_adapt_mistakes(zoo_command, saved, support, trained_run, tmp_path):
     assert "eight: no class of the model" in err[0]
     for path in (tmp_path / "nowhere", support / "8"):
         assert zoo_command("adapt", str(folder), "--images", str(path))[0] == 2
-    assert "model=tf_tti" in zoo_command("adapt", str(trained_run), "--images", str(support))[2][0]
+    assert "model=tf_tti" in zoo_command("adapt", str(saved("pcbm")), "--images", str(support))[2][0]

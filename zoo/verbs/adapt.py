@@ -12,7 +12,7 @@ python -m zoo adapt latest --images new_camera --out repaired --json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="RUN", help="a run of tf_tti")
+    parser.add_argument("source", metavar="RUN", help="a run of cbm or tf_tti")
     parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="a folder of images for each class")
     parser.add_argument("--skip", action="store_true", help="leave out files that cannot be read")
     parser.add_argument("--out", type=Path, metavar="DIR", help="by default the run's name with -adapt, beside it")
@@ -23,17 +23,19 @@ def run(args: argparse.Namespace) -> None:
     import copy
 
     from zoo.derived import check_new, write_derived
-    from zoo.errors import UserError
     from zoo.inference import labelled_images
+    from zoo.repairable import check_repairable, repairable
     from zoo.terminal import print_json
     from zoo.trained import open_trained
 
     trained = open_trained(args.source)
-    if not hasattr(trained.model, "adapt"):
-        raise UserError(f"{trained.info.name} cannot be adapted without training: train model=tf_tti on these data")
+    plain = not hasattr(trained.model, "adapt")
+    if plain:
+        check_repairable(trained)
     if args.out:
         check_new(args.out)
     batches = labelled_images(args.images, trained.info, skip=args.skip)
+    trained = repairable(trained) if plain else trained
     adapted: Any = copy.deepcopy(trained.model)
     repair = adapted.adapt(batches)
     names = trained.info.concept_names

@@ -7,7 +7,7 @@ from zoo.terminal import print_table
 
 LABELS = {
     "acc": "accuracy",
-    "acc_all_wrong": "accuracy, all concepts set wrongly",
+    "acc_all_wrong": "accuracy, all concepts set wrongly (low is good)",
     "balanced_acc": "balanced accuracy",
     "rmse": "root mean squared error",
     "mae": "mean absolute error",

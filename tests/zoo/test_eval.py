@@ -24,7 +24,7 @@ def test_table(zoo_command, trained_run):
     assert out.startswith("cbm on digits (269 images of split test)")
     assert "concept upper_loop" in out
     rows = [line.split("  ")[0] for line in out.splitlines()]
-    assert rows[2:4] == ["accuracy", "accuracy, all concepts set wrongly"]
+    assert rows[2:4] == ["accuracy", "accuracy, all concepts set wrongly (low is good)"]
     at = rows.index("accuracy at 5 concepts a class (NEC 5)")
     assert rows[at + 1] == "the same, random directions (control)"
 

@@ -54,6 +54,10 @@ def attention(
     Raises ValueError where shapes do not fit.
     """
     _check(q, k, v, bias, block_mask, block_size)
+    masked = bias is not None or window is not None or key_lengths is not None or block_mask is not None
+    aligned = not causal or q.shape[2] == k.shape[2]
+    if not (masked or return_lse or k.shape[2] == 0) and aligned and not _kernel_runs_on(q, k, v):
+        return attention_aten(q, k, v, bias=None, visible=None, causal=causal, scale=scale)
     q, k, v = autocast_to(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if block_mask is not None:
@@ -61,15 +65,11 @@ def attention(
     masks = Masks(_bounds(causal, window), key_lengths, block_mask, block_size or (1, 1))
     if _kernel_runs_on(q, k, v):
         return _run_kernel(q, k, v, bias, masks, scale, return_lse)
-
-    queries, keys = q.shape[2], k.shape[2]
-    if return_lse or keys == 0:
-        visible = masks.visible(queries, keys, q.device)
+    visible = masks.visible(q.shape[2], k.shape[2], q.device)
+    if return_lse or k.shape[2] == 0:
         o, lse = attention_reference(q, k, v, bias=bias, visible=visible, scale=scale)
         return (o, lse) if return_lse else o
-    square = masks.window == (-1, 0) and masks.only_window and bias is None and queries == keys
-    visible = None if square else masks.visible(queries, keys, q.device)
-    return attention_aten(q, k, v, bias=bias, visible=visible, causal=square, scale=scale)
+    return attention_aten(q, k, v, bias=bias, visible=visible, causal=False, scale=scale)
 
 
 def attention_varlen(

@@ -12,7 +12,7 @@ from zoo.kernels.dispatch import exporting
 
 
 def attention_aten(
-    q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, visible: Tensor | None, causal: bool, scale: float
+    q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, visible: Tensor | None, causal: bool, scale: float | None
 ) -> Tensor:
     """o (B, H, M, V); `causal` only for as many queries as keys and without bias and `visible` (alignment differs)."""
     mask = visible
@@ -22,7 +22,12 @@ def attention_aten(
             mask = mask.masked_fill(~visible, float("-inf"))
     grouped = q.shape[1] != k.shape[1]
     if mask is not None and mask.requires_grad and not grouped and _every_query_sees(mask):
-        return (q * scale @ k.mT + mask).softmax(-1) @ v
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        return (q * scale @ k.mT).add_(mask).softmax(-1) @ v
+    if grouped and mask is None and not causal and q.shape[2] > 1:
+        # the queries of heads that share their keys are queries of one head: each key is read once for all of them
+        rows = q.reshape(*k.shape[:2], -1, q.shape[3])
+        return F.scaled_dot_product_attention(rows, k, v, scale=scale).reshape(*q.shape[:3], v.shape[3])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 

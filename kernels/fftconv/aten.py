@@ -22,9 +22,11 @@ def convolve(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | No
 
 
 def _tiled(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
-    """The same by tiles of some images and channels, without a gradient."""
-    batch, channels, length = u.shape
+    """The same by tiles of some images and channels, without a gradient; what is little more than a tile at once."""
+    batch, channels, _ = u.shape
     rows = max(ROWS, TILE // size)
+    if batch * channels <= 2 * rows:
+        return _in_place(u, torch.fft.rfft(wide(k), n=size), in_gate, out_gate, size)
     images = max(1, min(batch, rows))
     step = max(1, rows // images)
     gates = [None if gate is None else gate.expand_as(u) for gate in (in_gate, out_gate)]
@@ -34,10 +36,15 @@ def _tiled(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None
         for b in range(0, batch, images):
             place = slice(b, b + images), slice(h, h + step)
             before, after = (None if gate is None else gate[place] for gate in gates)
-            spectrum = torch.fft.rfft(wide(u[place] if before is None else u[place] * before), n=size).mul_(of_k)
-            part = torch.fft.irfft(spectrum, n=size)[..., :length].to(u.dtype)
-            y[place] = part if after is None else part * after
+            y[place] = _in_place(u[place], of_k, before, after, size)
     return y
+
+
+def _in_place(u: Tensor, of_k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, size: int) -> Tensor:
+    """With the spectrum of k given, and that of u overwritten."""
+    spectrum = torch.fft.rfft(wide(u if in_gate is None else u * in_gate), n=size).mul_(of_k)
+    y = torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
+    return y if out_gate is None else y * out_gate
 
 
 def wide(x: Tensor) -> Tensor:

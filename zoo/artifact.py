@@ -133,6 +133,25 @@ def find_weights(source: str) -> Path:
     """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
     from zoo.checkpoints import fetch_checkpoint
 
+    return _own_weights(source) or fetch_checkpoint(*_released(source))
+
+
+def read_source(source: str) -> ModelInfo | None:
+    """What `load` would open, by its description alone; None for released weights, which are yet to be fetched.
+
+    Raises:
+        UserError: there is no such model, or the file is damaged.
+    """
+    path = _own_weights(source)
+    if path is not None:
+        return read_info(path)
+    name, tag = _released(source)
+    catalogue.entry(name).checkpoint(tag)
+    return None
+
+
+def _own_weights(source: str) -> Path | None:
+    """model.safetensors of a run or a file; None where the name is neither's."""
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return path
@@ -145,11 +164,18 @@ def find_weights(source: str) -> Path:
                 f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}"
             )
         return run.weights
+    return None
+
+
+def _released(source: str) -> tuple[str, str | None]:
+    """Name in the catalogue, and tag."""
     name, _, tag = source.partition(":")
     if name not in catalogue.names():
         advice = suggest(name, [*catalogue.names(), "latest"])
+        if advice.startswith("choose"):
+            advice = "give the folder that python -m zoo train prints, or latest for the newest run"
         raise UserError(f"{source!r} is neither a run nor a model of the catalogue: {advice}")
-    return fetch_checkpoint(name, tag or None)
+    return name, tag or None
 
 
 def with_weights_found(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -169,6 +170,27 @@ def effects(model: ZooModel, features: Tensor, output: Output, intervene: Interv
         values = torch.where(torch.eye(size, dtype=torch.bool), 0.0, intervene.values.expand(size, -1))
     without = model.forward_features(features.expand(size, *features.shape[1:]), Intervention(mask, values)).prediction
     return (output.prediction - without).float()
+
+
+def check_picture(path: Path) -> None:
+    """
+    Raises:
+        UserError: the file cannot be written there, or its ending names no format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    reason = ""
+    if path.is_dir():
+        reason = "is a folder"
+    elif path.suffix and path.suffix[1:].lower() not in formats:
+        reason = f"no picture is written as {path.suffix}"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        reason = f"nothing can be written in {path.parent}"
+    if reason:
+        raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there")
 
 
 def save_picture(path: Path, found: Explanation, picture: Tensor) -> str:

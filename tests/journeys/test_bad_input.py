@@ -95,6 +95,37 @@ MISTAKES = {
     ),
     "resume without a name": (["train", "resume="], ["'' is no run: give the folder of one, or latest"]),
     "no name": (["predict", "", "digit.png"], ["'' is no run"]),
+    "explain: run, image, picture": (
+        ["explain", "nope", "no.png", "--out", "no/why.png"],
+        ["'nope' is neither a run nor a model of the catalogue: give the folder", "no.png: cannot be", "--out no"],
+    ),
+    "predict: run, images": (
+        ["predict", "cmb", "no.png", "text.png"], ["did you mean cem or cbm?", "no.png: there is no", "text.png: is"]
+    ),
+    "predict: run without weights, image": (["predict", "vib", "no.png"], ["vib has no released weights", "no.png: "]),
+    "eval: run, data": (
+        ["eval", "nowhere/latest", "data=digist", "model=vib"],
+        ["'nowhere/latest' is neither", "model=vib: a trained model takes only data=NAME", "did you mean digits?"],
+    ),
+    "ask: run, images": (["ask", "nope", "p(a | class=b)", "--images", "0"], ["'nope' is neither", "--images 0: give"]),
+    "edit: run, place": (
+        ["edit", "nope", "--class", "8", "--concept", "a", "--out", "photos"], ["'nope' is neither", "--out photos: "]
+    ),
+    "adapt: run, images, place": (
+        ["adapt", "nope", "--images", "no", "--out", "photos"], ["'nope' is", "no: there is no", "--out photos: "]
+    ),
+    "search: number, images, backbone": (
+        ["search", "a dog", "no.png", "backbone=clp", "--top", "0"],
+        ["--top 0: give at least 1", "no.png: there is no such", "unknown backbone 'clp': did you mean clip"],
+    ),
+    "bench: sizes, seconds, models": (
+        ["bench", "cbn", "--batch", "0", "--budget", "-1", "--device", "cdua"],
+        ["--batch 0: write positive", "--budget -1: give seconds", "--device cdua", "unknown model 'cbn'"],
+    ),
+    "export: run, data, tolerance": (
+        ["export", "nope", "data=digist", "--tolerance", "-1", "--format", "pt2"],
+        ["'nope' is neither", "--tolerance -1: give a", "did you mean digits?"],
+    ),
     "required words": (["eval"], ["the following arguments are required: RUN (see"]),
     "root without a name": (["check", "data=folder", "data.root="], ["data.root=: give the folder"]),
     "named split": (["check", *FOLDER, *VIB, "data.train=learn"], ["data.train=learn: there is neither a folder nor"]),
@@ -215,6 +246,24 @@ def test_one_job_of_a_sweep_fails_and_the_others_run(refuse, here, capfd):
     assert "lower task.lr (now 1e+30)" in shown.err
     assert (here / done["run"] / "model.safetensors").is_file()
     assert contents(here) | before == contents(here)
+
+
+def test_what_is_wrong_with_a_run_and_with_the_rest_is_told_together(refuse, trained):
+    set_wrong = ["explain", trained, "no.png", "--set", "lower_lop=0"]
+    refuse(set_wrong, 2, "--set lower_lop=0: unknown concept 'lower_lop': did you mean", "no.png: cannot be read")
+    refuse(["ask", trained, "p(top_bar)", "--images", "0"], 2, "cbm has no joint energy to ask", "--images 0")
+    edit = ["edit", trained, "--class", "8", "--concept", "top_bar", "--out", "photos"]
+    refuse(edit, 2, "cbm cannot be edited", "--out photos: there is something already")
+    adapt = ["adapt", trained, "--images", "photos", "--out", "photos"]
+    refuse(adapt, 2, "photos/cat: no class of the model", "photos/dog: no class", "--out photos: there is something")
+    export = ["export", trained, "data=shapes", "--out", "file", "--format", "pt2", "--tolerance", "-1"]
+    refuse(export, 2, "--out file is a file", "data: 12 classes, the", "data: 19 concepts, the", "--tolerance -1")
+
+
+def test_released_weights_are_not_fetched_for_a_mistake(refuse, monkeypatch):
+    monkeypatch.setattr("zoo.catalogue.Entry.checkpoint", lambda self, tag: None)
+    monkeypatch.setattr("zoo.checkpoints.fetch_checkpoint", lambda name, tag: pytest.fail("weights were fetched"))
+    refuse(["explain", "cbm", "no.png"], 2, "no.png: cannot be read")
 
 
 def test_weights_of_another_model(refuse, here, trained):

@@ -22,13 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from functools import partial
+
     from zoo.evaluate import evaluate
     from zoo.results import rows
     from zoo.terminal import print_json, print_table
-    from zoo.trained import data_of, learned_before, open_trained, training_data
+    from zoo.trained import check_data_words, data_of, learned_before, open_checked, training_data
 
-    trained = open_trained(args.source)
-    datamodule = data_of(trained, args.overrides)
+    trained, datamodule, _ = open_checked(
+        args.source, partial(data_of, words=args.overrides), partial(check_data_words, args.overrides)
+    )
     datamodule.setup("test")
     trained_on = training_data(trained, args.overrides)
     metrics, _ = evaluate(trained.model, datamodule, args.split, trained_on=trained_on)

@@ -3,6 +3,10 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.trained import Described
 
 ABOUT = "Show which concepts spoke for the answer to an image, and correct them."
 EXAMPLES = """
@@ -25,21 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
+    from functools import partial
 
     from zoo.data.transforms import load_image
-    from zoo.explanation import check_explainable, corrections, explain, save_picture
-    from zoo.inference import transform_of
+    from zoo.explanation import check_picture, explain, save_picture
     from zoo.terminal import print_json
-    from zoo.trained import open_trained
+    from zoo.trained import open_checked
 
-    trained = open_trained(args.source)
-    check_explainable(trained.info)
-    intervene = corrections(args.settings, trained.info)
-    transform = transform_of(trained.info)
-    raw = load_image(args.image)
-    found = explain(trained, transform(raw), intervene)
     picture = None if args.json else f"{Path(args.image).stem}-explained.png"
     picture = picture if args.out is None else args.out
+    drawn = [] if picture is None else [partial(check_picture, Path(picture))]
+    trained, (intervene, transform), (raw, *_) = open_checked(
+        args.source, partial(_asked, args.settings), partial(load_image, args.image), *drawn
+    )
+    found = explain(trained, transform(raw), intervene)
     if picture is not None:
         absent = save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
         if absent:
@@ -50,6 +53,18 @@ def run(args: argparse.Namespace) -> None:
         return
     _show(found, args.settings)
     print(f"\npicture  {picture}")
+
+
+def _asked(settings: list[str], described: "Described") -> list[Any]:
+    """The corrections, and what an image goes through first."""
+    from functools import partial
+
+    from zoo.errors import together
+    from zoo.explanation import check_explainable, corrections
+    from zoo.inference import transform_of
+
+    check_explainable(described.info)
+    return together([partial(corrections, settings, described.info), partial(transform_of, described.info)])
 
 
 def _show(found, settings: list[str]) -> None:

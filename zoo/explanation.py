@@ -131,15 +131,18 @@ def _set_to(intervene: Intervention | None, info: ModelInfo) -> dict[str, float]
     return {name: round(value, 6) for name, masked, value in given if masked}
 
 
-def message(sent: dict[str, Any]) -> str:
-    """What left the device, in words."""
+def size_sent(sent: dict[str, Any]) -> str:
+    """How many bytes left the device, in words."""
     size, sparse = sent["size"], sent["size_sparse"]
     shorter = f", {sparse} with absent concepts left out" if sparse < size else ""
-    told = [f"{name} {level}/{top}" for name, (level, top) in sent["levels"].items() if level]
+    return f"{size} byte{'s' if size != 1 else ''} (0x{sent['bytes']}{shorter})"
+
+
+def levels_sent(sent: dict[str, Any], called: Callable[[str], str] = str) -> list[str]:
+    """What the bytes say, a level of each concept, in words; those at 0 in one. called: how a name is written."""
+    told = [f"{called(name)} {level}/{top}" for name, (level, top) in sent["levels"].items() if level]
     absent = len(sent["levels"]) - len(told)
-    rest = [f"0 for {'the other' if told else 'all'} {absent}"] if absent else []
-    levels = "; ".join([*([", ".join(told)] if told else []), *rest])
-    return f"left the device: {size} byte{'s' if size != 1 else ''} (0x{sent['bytes']}{shorter})\n  {levels}"
+    return [*told, *([f"0 for {'the other' if told else 'all'} {absent}"] if absent else [])]
 
 
 def _places(output: Output, info: ModelInfo) -> dict[str, tuple[float, float]]:

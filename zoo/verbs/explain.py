@@ -68,7 +68,7 @@ def _asked(settings: list[str], described: "Described") -> list[Any]:
 
 
 def _show(found, settings: list[str]) -> None:
-    from zoo.explanation import headline, message
+    from zoo.explanation import headline, levels_sent, size_sent
     from zoo.terminal import print_table
 
     print(headline(found))
@@ -83,4 +83,4 @@ def _show(found, settings: list[str]) -> None:
         columns, rows = columns[:2] + columns[3:], [row[:2] + row[3:] for row in rows]
     print_table(columns, rows)
     if found.sent:
-        print(f"\n{message(found.sent)}")
+        print(f"\nleft the device: {size_sent(found.sent)}\n  as levels: {', '.join(levels_sent(found.sent))}")

@@ -4,6 +4,7 @@ The description is stored in the safetensors header too, so the one file is enou
 """
 
 import json
+import os
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,8 @@ def read_info(path: Path) -> ModelInfo:
 def _description(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: cannot be read: change its permissions")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -74,6 +74,8 @@ def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
     for word in words:
         name, _, text = word.rpartition("=")
         try:
+            if "=" in name and name not in info.concept_names:
+                raise UserError("write --set once for each concept")
             index = concept_index(info, name) if name else None
             value = float(text)
             if index is None or not 0 <= value <= 1:
@@ -185,13 +187,13 @@ def check_picture(path: Path) -> None:
     formats = FigureCanvasBase.get_supported_filetypes()
     reason = ""
     if path.is_dir():
-        reason = "is a folder"
+        reason = "Is a directory"
     elif path.suffix and path.suffix[1:].lower() not in formats:
         reason = f"no picture is written as {path.suffix}"
     elif not path.parent.is_dir():
         reason = f"there is no folder {path.parent}"
     elif not os.access(path.parent, os.W_OK):
-        reason = f"nothing can be written in {path.parent}"
+        reason = f"nothing can be written in {path.parent.absolute()}"
     if reason:
         raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there")
 

@@ -4,6 +4,7 @@ It is made from the run's files alone (and the pictures of its data, where they 
 `python -m zoo report RUN` makes it again.
 """
 
+import os
 from importlib.resources import files
 from typing import Any
 
@@ -37,8 +38,12 @@ def write_report(run: Run) -> None:
         UserError: the run is not finished.
     """
     result = run.result()
+    if not result and run.weights.is_file() and not run.checkpoints.is_dir():
+        raise UserError(f"{run}: edit and adapt write no result to report: python -m zoo eval {run} measures the model")
     if not result or not run.weights.is_file():
         raise UserError(f"{run} has no result yet: finish it with python -m zoo train resume={run}")
+    if not os.access(run.folder, os.W_OK):
+        raise UserError(f"{run}: nothing can be written there: change its permissions, or copy the run")
     info, metrics = read_info(run.weights), result["metrics"]
     name = catalogue.entry(info.name).title if info.name in catalogue.names() else info.name
     page = files("zoo").joinpath("assets/report.html").read_text(encoding="utf-8")

@@ -206,6 +206,7 @@ CONCEPTS = {
     "column without a name": ("class_concepts.csv", "class_name,tail,\ncat,1,1\n", ["column 3 has no name"]),
     "misnamed": ("class_concept.csv", "class_name,tail\ncat,1\ndog,0\n", ["rename it to class_concepts.csv"]),
     "no key": ("class_concepts.csv", "tail\n1\n0\n", ["has no column"]),
+    "tabs": ("class_concepts.csv", "class_name\ttail\ncat\t1\n", ["columns are separated by tabs"]),
 }  # fmt: skip
 
 
@@ -218,6 +219,18 @@ def test_a_table_of_concepts(name, text, lines, refuse, here):
 def test_a_table_without_its_target(refuse, here):
     (here / "table.csv").write_text("a,b\n1,2\n3,4\n")
     refuse(["train", "data=tabular", "data.root=table.csv", "backbone=mlp", *VIB], 2, "target")
+
+
+def test_corrections_that_cannot_be_used(refuse, here):
+    (here / "photos" / "class_concepts.csv").write_text("class_name,tail\ncat,1\ndog,0\n")
+    words = ["check", *FOLDER, "data.concepts=fixes.csv"]
+    (here / "fixes.csv").write_text("file,tail\n")
+    refuse(words, 2, "fixes.csv: has no row below its names")
+    (here / "fixes.csv").write_text("file,tail\ncat/0.png,1\n", encoding="utf-16")
+    refuse(words, 2, "fixes.csv: is not UTF-8 text; save it as comma-separated UTF-8 text")
+    refuse(
+        ["check", *VIB, "data=folder", "data.root=file"], 2, "file: is a file; give a folder with a folder of images"
+    )
 
 
 # training
@@ -258,6 +271,34 @@ def test_what_is_wrong_with_a_run_and_with_the_rest_is_told_together(refuse, tra
     refuse(adapt, 2, "photos/cat: no class of the model", "photos/dog: no class", "--out photos: there is something")
     export = ["export", trained, "data=shapes", "--out", "file", "--format", "pt2", "--tolerance", "-1"]
     refuse(export, 2, "--out file is a file", "data: 12 classes, the", "data: 19 concepts, the", "--tolerance -1")
+
+
+def test_a_changed_model_is_not_resumed_nor_reported(refuse, damaged):
+    for name in ("result.json", "report.html"):
+        (damaged / name).unlink()
+    shutil.rmtree(damaged / "checkpoints")
+    refuse(["train", "resume=run"], 2, "run: holds a model and no checkpoint to go on from: start a new run")
+    refuse(["report", "run"], 2, "run: edit and adapt write no result to report: python -m zoo eval run")
+
+
+def test_words_that_are_read_otherwise_than_meant(refuse, here, trained):
+    shutil.copy("digit.png", "-x.png")
+    refuse(["predict", trained, "-x.png"], 2, "-x.png looks like an option: for the file write ./-x.png")
+    refuse(["explain", trained, "digit.png", "--set", "top_bar=1,lower_loop=0"], 2, "write --set once for each concept")
+
+
+def test_a_folder_of_runs(refuse, trained):
+    above = trained.parent
+    refuse(["eval", above], 2, f"it holds runs: the newest of them is {above / 'latest'}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everywhere")
+def test_a_run_that_cannot_be_read_or_written(refuse, damaged):
+    damaged.chmod(0o500)
+    refuse(["report", "run"], 2, "run: nothing can be written there")
+    (damaged / "model.safetensors").chmod(0)
+    refuse(["eval", "run"], 2, "model.safetensors: cannot be read: change its permissions")
+    damaged.chmod(0o700)
 
 
 def test_released_weights_are_not_fetched_for_a_mistake(refuse, monkeypatch):

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     import copy
     from functools import partial
 
-    from zoo.derived import check_new, write_derived
+    from zoo.derived import check_new, say, write_derived
     from zoo.inference import check_folder
     from zoo.repairable import repairable
     from zoo.terminal import print_json
@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"masked: {', '.join(change['masked']) or 'none'}")
     print(f"amplified: {', '.join(f'{name} x{gain:g}' for name, gain in change['amplified'].items()) or 'none'}")
     print(f"{before} of {change['images']} images right before, {after} after (they chose the repair)")
-    print(f"wrote    {found}")
+    if not change["masked"] and not change["amplified"]:
+        print("nothing helped: the new model answers as the old one does")
+    say(found, None)
 
 
 def _fitting(images: Path, skip: bool, described: "Described") -> "list[Batch]":

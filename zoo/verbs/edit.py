@@ -16,8 +16,10 @@ python -m zoo edit latest --class 8 --concept lower_loop --concept top_bar --nor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN", help="a run of pcbm or pcbm_h")
-    parser.add_argument("--class", required=True, metavar="CLASS", dest="class_name")
-    parser.add_argument("--concept", required=True, action="append", metavar="CONCEPT", help="may be repeated")
+    parser.add_argument("--class", required=True, metavar="CLASS", dest="class_name", help="one of the model's")
+    parser.add_argument(
+        "--concept", required=True, action="append", metavar="CONCEPT", help="one of the model's; may be repeated"
+    )
     parser.add_argument("--normalise", action="store_true", help="scale the class's other weights to the old sum")
     parser.add_argument("--out", type=Path, metavar="DIR", help="by default the run's name with -edit, beside it")
     parser.add_argument("--json", action="store_true", help="machine-readable")

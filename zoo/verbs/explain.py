@@ -19,9 +19,14 @@ SHOWN = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="one image file")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="CONCEPT=VALUE", dest="settings", help="correct a concept: 0 or 1"
+        "--set",
+        action="append",
+        default=[],
+        metavar="CONCEPT=VALUE",
+        dest="settings",
+        help="correct a concept, from 0 (absent) to 1 (present); may be repeated",
     )
     parser.add_argument("--out", metavar="FILE.png", help="the picture; by default IMAGE-explained.png in this folder")
     parser.add_argument("--json", action="store_true", help="machine-readable; draws no picture unless --out is given")

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="data=NAME and data.key=value: images to check with"
     )
-    parser.add_argument("--format", choices=["onnx", "pt2", "safetensors"], default="onnx")
+    parser.add_argument(
+        "--format", choices=["onnx", "pt2", "safetensors"], default="onnx", help="of the files (default onnx)"
+    )
     parser.add_argument("--int8", action="store_true", help="8-bit weights and activations")
     parser.add_argument("--out", type=Path, metavar="DIR", help="by default export/FORMAT in the run's folder")
     parser.add_argument(

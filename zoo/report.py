@@ -130,15 +130,18 @@ def _link(run: Run, info: ModelInfo, sent: float, *, images: int = 64) -> Sectio
     others = {"the same image as a JPEG of quality 95": "JPEG, quality 95", "its raw pixels": "raw pixels"}
     verdicts = [f"{_beside(sent, sizes[size])} {name}" for name, size in others.items()]
     text = f"A message takes {sent:,.0f} bytes an image, {' and '.join(verdicts)}."
-    picture = figures.bars(list(sizes), list(sizes.values()), label=f"bytes an image, mean of {len(seen)} test images")
+    label = f"bytes an image, mean of {len(seen)} test images"
+    picture = figures.bars(list(sizes), list(sizes.values()), label=label, numbers="{:,.0f}")
     return Section("Link", text, [(picture, "what would cross the link instead")])
 
 
 def _beside(sent: float, other: float) -> str:
     """How one size stands to another, in words.
 
-    >>> _beside(25, 100), _beside(150, 100)
-    ('75% less than', '50% more than')
+    >>> _beside(25, 100), _beside(150, 100), _beside(5, 12288)
+    ('75% less than', '50% more than', '1/2,458 of')
     """
+    if 0 < 20 * sent < other:
+        return f"1/{other / sent:,.0f} of"
     saved = 1 - sent / other
     return f"{saved:.0%} less than" if saved > 0 else f"{-saved:.0%} more than"

@@ -174,16 +174,18 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
             return [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(map(str.strip, row))]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); give a CSV file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text; save it as comma-separated UTF-8 text") from None
+    except csv.Error as error:
         raise DataError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8 text") from None
 
 
 def _header_problems(path: Path, header: list[str], keys: Sequence[str]) -> list[str]:
     if not header:
         return [f"{path}: is empty, no column {' or '.join(keys)}; give a line of names and the rows below"]
-    separators = [separator for separator in (";", "\t") if len(header) == 1 and separator in header[0]]
+    separators = [name for sign, name in ((";", "';'"), ("\t", "tabs")) if len(header) == 1 and sign in header[0]]
     if separators:
-        return [f"{path}: columns are separated by {separators[0]!r}; save it as comma-separated text"]
+        return [f"{path}: columns are separated by {separators[0]}; save it as comma-separated text"]
     if "" in header:
         return [f"{path}: column {header.index('') + 1} has no name; name it or remove it"]
     if not set(keys) & set(header):

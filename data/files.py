@@ -79,6 +79,8 @@ def _list_tar(path: Path) -> Listing:
         with tarfile.open(path, "r:") as archive:
             members = archive.getmembers()
     except (tarfile.TarError, OSError) as error:
+        if path.suffix != ".tar":
+            raise DataError(f"{path}: is a file; give a folder with a folder of images for each class") from None
         raise DataError(f"{path}: cannot be read as a plain tar file ({error}); make one with tar -cf") from None
     located = [(member, PurePosixPath(member.name).parts) for member in members]
     images = [(member, parts) for member, parts in located if member.isreg() and _is_image(parts[-1])]

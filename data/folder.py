@@ -163,7 +163,12 @@ class FolderDataModule(ZooDataModule):
     @cached_property
     def _corrected(self) -> ConceptTable | None:
         """The table of `data.concepts`."""
-        return read_table(self.corrections, keys=FILE_KEYS) if self.corrections else None
+        if self.corrections is None:
+            return None
+        table = read_table(self.corrections, keys=FILE_KEYS)
+        if not table.problems and not len(table.values):
+            table.problems.append(f"{self.corrections}: has no row below its names; add one for each corrected image")
+        return table
 
     @cached_property
     def _concepts(self) -> tuple[dict[str, np.ndarray], list[str]]:

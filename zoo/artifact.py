@@ -4,6 +4,7 @@ The description is stored in the safetensors header too, so the one file is enou
 """
 
 import json
+import os
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,8 @@ def read_info(path: Path) -> ModelInfo:
 def _description(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: cannot be read: change its permissions")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -133,6 +136,25 @@ def find_weights(source: str) -> Path:
     """model.safetensors of a run (a folder, a file, `latest`) or of a catalogue entry (`name`, `name:tag`)."""
     from zoo.checkpoints import fetch_checkpoint
 
+    return _own_weights(source) or fetch_checkpoint(*_released(source))
+
+
+def read_source(source: str) -> ModelInfo | None:
+    """What `load` would open, by its description alone; None for released weights, which are yet to be fetched.
+
+    Raises:
+        UserError: there is no such model, or the file is damaged.
+    """
+    path = _own_weights(source)
+    if path is not None:
+        return read_info(path)
+    name, tag = _released(source)
+    catalogue.entry(name).checkpoint(tag)
+    return None
+
+
+def _own_weights(source: str) -> Path | None:
+    """model.safetensors of a run or a file; None where the name is neither's."""
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return path
@@ -145,11 +167,18 @@ def find_weights(source: str) -> Path:
                 f"{source}: the run has no model.safetensors yet: finish it with python -m zoo train resume={run}"
             )
         return run.weights
+    return None
+
+
+def _released(source: str) -> tuple[str, str | None]:
+    """Name in the catalogue, and tag."""
     name, _, tag = source.partition(":")
     if name not in catalogue.names():
         advice = suggest(name, [*catalogue.names(), "latest"])
+        if advice.startswith("choose"):
+            advice = "give the folder that python -m zoo train prints, or latest for the newest run"
         raise UserError(f"{source!r} is neither a run nor a model of the catalogue: {advice}")
-    return fetch_checkpoint(name, tag or None)
+    return name, tag or None
 
 
 def with_weights_found(config: dict[str, Any]) -> dict[str, Any]:

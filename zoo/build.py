@@ -14,6 +14,8 @@ from zoo.data.contract import Facts, Preprocessing
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.data.module import ZooDataModule
     from zoo.models.contract import ZooModel
 
@@ -138,7 +140,7 @@ def rebuild(recipe: dict[str, Any]) -> "ZooModel":
     backbone_node = recipe.get("backbone")
     for described in (recipe, backbone_node):
         if described is not None:
-            _check_is_network(described["target"])
+            network_class(described["target"])
     node = {"_target_": recipe["target"], **recipe["arguments"]}
     if backbone_node is None:
         return assemble(node, None, None, {})
@@ -146,13 +148,14 @@ def rebuild(recipe: dict[str, Any]) -> "ZooModel":
     return assemble(node, plain, construct(plain, {}, "backbone"), {})
 
 
-def _check_is_network(target: str) -> None:
+def network_class(target: str) -> "type[nn.Module]":
     """A saved file says what to call: nothing but a network's constructor is called for it."""
     from torch import nn
 
     found = locate(target)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(f"the file's description names {target}, which is no network: it was not called")
+    return found
 
 
 def create_model(name: str, *, data: str | None = None, backbone: str | None = None, **arguments: Any) -> "ZooModel":

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any
 
 DONE, FAILED, BAD_INPUT, MISSING_DEPENDENCY, CHECK_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -27,14 +27,11 @@ class UserError(ZooError):
         self.lines = lines
 
 
-Result = TypeVar("Result")
-
-
-def together(calls: Iterable[Callable[[], Result]]) -> list[Result]:
+def together(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     """What the calls return.
 
     Raises:
-        UserError: some of them found mistakes; the lines of all.
+        UserError: some of them found mistakes; the lines of all, each once.
     """
     results, lines = [], []
     for call in calls:
@@ -43,7 +40,7 @@ def together(calls: Iterable[Callable[[], Result]]) -> list[Result]:
         except (UserError, ValueError) as error:
             lines += str(error).splitlines()
     if lines:
-        raise UserError(*lines)
+        raise UserError(*dict.fromkeys(lines))
     return results
 
 

@@ -1,5 +1,6 @@
 """Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,6 +74,8 @@ def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
     for word in words:
         name, _, text = word.rpartition("=")
         try:
+            if "=" in name and name not in info.concept_names:
+                raise UserError("write --set once for each concept")
             index = concept_index(info, name) if name else None
             value = float(text)
             if index is None or not 0 <= value <= 1:
@@ -130,15 +133,18 @@ def _set_to(intervene: Intervention | None, info: ModelInfo) -> dict[str, float]
     return {name: round(value, 6) for name, masked, value in given if masked}
 
 
-def message(sent: dict[str, Any]) -> str:
-    """What left the device, in words."""
+def size_sent(sent: dict[str, Any]) -> str:
+    """How many bytes left the device, in words."""
     size, sparse = sent["size"], sent["size_sparse"]
     shorter = f", {sparse} with absent concepts left out" if sparse < size else ""
-    told = [f"{name} {level}/{top}" for name, (level, top) in sent["levels"].items() if level]
+    return f"{size} byte{'s' if size != 1 else ''} (0x{sent['bytes']}{shorter})"
+
+
+def levels_sent(sent: dict[str, Any], called: Callable[[str], str] = str) -> list[str]:
+    """What the bytes say, a level of each concept, in words; those at 0 in one. called: how a name is written."""
+    told = [f"{called(name)} {level}/{top}" for name, (level, top) in sent["levels"].items() if level]
     absent = len(sent["levels"]) - len(told)
-    rest = [f"0 for {'the other' if told else 'all'} {absent}"] if absent else []
-    levels = "; ".join([*([", ".join(told)] if told else []), *rest])
-    return f"left the device: {size} byte{'s' if size != 1 else ''} (0x{sent['bytes']}{shorter})\n  {levels}"
+    return [*told, *([f"0 for {'the other' if told else 'all'} {absent}"] if absent else [])]
 
 
 def _places(output: Output, info: ModelInfo) -> dict[str, tuple[float, float]]:
@@ -169,6 +175,27 @@ def effects(model: ZooModel, features: Tensor, output: Output, intervene: Interv
         values = torch.where(torch.eye(size, dtype=torch.bool), 0.0, intervene.values.expand(size, -1))
     without = model.forward_features(features.expand(size, *features.shape[1:]), Intervention(mask, values)).prediction
     return (output.prediction - without).float()
+
+
+def check_picture(path: Path) -> None:
+    """
+    Raises:
+        UserError: the file cannot be written there, or its ending names no format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    reason = ""
+    if path.is_dir():
+        reason = "Is a directory"
+    elif path.suffix and path.suffix[1:].lower() not in formats:
+        reason = f"no picture is written as {path.suffix}"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        reason = f"nothing can be written in {path.parent.absolute()}"
+    if reason:
+        raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there")
 
 
 def save_picture(path: Path, found: Explanation, picture: Tensor) -> str:

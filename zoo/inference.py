@@ -112,14 +112,22 @@ def predict_files(
     return answers, skipped
 
 
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+
+
 def labelled_images(folder: Path, info: ModelInfo, *, skip: bool = False, batch_size: int = 64) -> list[Batch]:
     """Images of the model's classes, from folder/<class>/*, as batches.
 
     Raises:
         UserError: a line for each mistake: no such folder, no class in it, a folder of another name, unreadable files.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
+    check_folder(folder)
     transform = transform_of(info)
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
     known = info.class_names

@@ -29,6 +29,12 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse options and positionals in any order; every unknown word gets a line of its own."""
+        before = list(words)[: words.index("--")] if "--" in words else words
+        files = [word for word in before if word.startswith("-") and word not in self._option_string_actions]
+        if files := [word for word in files if os.path.exists(word)]:
+            raise UserError(
+                *(f"{self.prog}: {word} looks like an option: for the file write ./{word}" for word in files)
+            )
         args, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             raise UserError(*(self._unknown(word) for word in unknown))

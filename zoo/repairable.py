@@ -4,38 +4,44 @@ import copy
 import inspect
 from dataclasses import replace
 
-from zoo.build import rebuild
+from zoo.artifact import ModelInfo
+from zoo.build import network_class, rebuild
 from zoo.errors import UserError
 from zoo.trained import Trained, data_of
 
+ADVICE = "train model=tf_tti on these data"
 
-def check_repairable(trained: Trained) -> None:
+
+def check_repairable(info: ModelInfo) -> None:
     """
     Raises:
-        UserError: the model is no concept bottleneck whose head is linear in the concepts alone.
+        UserError: the model neither repairs itself nor is it a concept bottleneck of nothing but its concepts.
     """
     from zoo.models.concept.cbm import CBM
-    from zoo.models.concept.tf_tti import head_weights
 
-    model, advice = trained.model, "train model=tf_tti on these data"
-    if type(model) is not CBM or model.task != "classification":
-        raise UserError(f"{trained.info.name} cannot be adapted without training: {advice}")
-    if model.pool != "mean" or len(model.extra_layer):
-        raise UserError(f"a cbm with pool=max or extra_dims cannot be adapted without training: {advice}")
-    try:
-        head_weights(model, width=len(model.concept_names))
-    except ValueError as error:
-        raise UserError(f"{error}: {advice}") from None
+    network, arguments = network_class(info.recipe["target"]), info.recipe["arguments"]
+    if hasattr(network, "adapt"):
+        return
+    if network is not CBM or info.task != "classification":
+        raise UserError(f"{info.name} cannot be adapted without training: {ADVICE}")
+    if arguments.get("pool", "mean") != "mean" or arguments.get("extra_dims"):
+        raise UserError(f"a cbm with pool=max or extra_dims cannot be adapted without training: {ADVICE}")
 
 
 def repairable(trained: Trained) -> Trained:
     """The run of a plain cbm as one of tf_tti, which knows no more than what the training images look like.
 
     Raises:
-        UserError: the data of the training are not at hand.
+        UserError: its head is not linear, or the data of the training are not at hand.
     """
-    from zoo.models.concept.tf_tti import TFTTI
+    from zoo.models.concept.cbm import CBM
+    from zoo.models.concept.tf_tti import TFTTI, head_weights
 
+    assert isinstance(trained.model, CBM)
+    try:
+        head_weights(trained.model, width=len(trained.info.concept_names))
+    except ValueError as error:
+        raise UserError(f"{error}: {ADVICE}") from None
     datamodule = data_of(trained)
     datamodule.setup("fit")
     info = copy.deepcopy(trained.info)

@@ -4,6 +4,7 @@ It is made from the run's files alone (and the pictures of its data, where they 
 `python -m zoo report RUN` makes it again.
 """
 
+import os
 from importlib.resources import files
 from typing import Any
 
@@ -37,8 +38,12 @@ def write_report(run: Run) -> None:
         UserError: the run is not finished.
     """
     result = run.result()
+    if not result and run.weights.is_file() and not run.checkpoints.is_dir():
+        raise UserError(f"{run}: edit and adapt write no result to report: python -m zoo eval {run} measures the model")
     if not result or not run.weights.is_file():
         raise UserError(f"{run} has no result yet: finish it with python -m zoo train resume={run}")
+    if not os.access(run.folder, os.W_OK):
+        raise UserError(f"{run}: nothing can be written there: change its permissions, or copy the run")
     info, metrics = read_info(run.weights), result["metrics"]
     name = catalogue.entry(info.name).title if info.name in catalogue.names() else info.name
     page = files("zoo").joinpath("assets/report.html").read_text(encoding="utf-8")
@@ -125,15 +130,18 @@ def _link(run: Run, info: ModelInfo, sent: float, *, images: int = 64) -> Sectio
     others = {"the same image as a JPEG of quality 95": "JPEG, quality 95", "its raw pixels": "raw pixels"}
     verdicts = [f"{_beside(sent, sizes[size])} {name}" for name, size in others.items()]
     text = f"A message takes {sent:,.0f} bytes an image, {' and '.join(verdicts)}."
-    picture = figures.bars(list(sizes), list(sizes.values()), label=f"bytes an image, mean of {len(seen)} test images")
+    label = f"bytes an image, mean of {len(seen)} test images"
+    picture = figures.bars(list(sizes), list(sizes.values()), label=label, numbers="{:,.0f}")
     return Section("Link", text, [(picture, "what would cross the link instead")])
 
 
 def _beside(sent: float, other: float) -> str:
     """How one size stands to another, in words.
 
-    >>> _beside(25, 100), _beside(150, 100)
-    ('75% less than', '50% more than')
+    >>> _beside(25, 100), _beside(150, 100), _beside(5, 12288)
+    ('75% less than', '50% more than', '1/2,458 of')
     """
+    if 0 < 20 * sent < other:
+        return f"1/{other / sent:,.0f} of"
     saved = 1 - sent / other
     return f"{saved:.0%} less than" if saved > 0 else f"{-saved:.0%} more than"

@@ -137,6 +137,8 @@ def find_run(name: str, output_dir: str = "outputs") -> Run:
         return run
     if name == "latest":
         raise UserError(f"there is no run below {output_dir} yet: start one with python -m zoo train")
+    if (path / "latest").is_dir():
+        raise UserError(f"{name} is no run, it holds runs: the newest of them is {Path(name) / 'latest'}")
     what = "it has no config.yaml" if path.is_dir() else "there is no such folder"
     raise UserError(
         f"{name} is no run: {what}; python -m zoo train prints the folder of a run, and `latest` is the newest"

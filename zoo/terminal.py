@@ -35,8 +35,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
 def _text(cell: object) -> str:
     if cell is None:
         return "-"
-    # adding zero makes 0 of -0
-    return f"{cell + 0.0:.4g}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell + 0.0:.4g}"  # adding zero makes 0 of -0
+    # a line break in the name of a file would make two rows of one
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(cell))
 
 
 def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bool], title: str | None) -> None:

@@ -1,10 +1,12 @@
 """A trained model with the run it came from, and the data to use it on: what the verbs after training start with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.artifact import ModelInfo, load
-from zoo.errors import UserError, suggest
+from zoo.artifact import ModelInfo, load, read_source
+from zoo.errors import UserError, suggest, together
 from zoo.runs import Run, find_run
 
 if TYPE_CHECKING:
@@ -14,16 +16,48 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Trained:
-    """A model with weights, in evaluation mode. source: as the user named it. run: None for released weights."""
+class Described:
+    """A trained model by its description. source: as the user named it. run: None for released weights."""
 
     source: str
-    model: "ZooModel"
     info: ModelInfo
     run: Run | None
 
     def __str__(self) -> str:
         return str(self.run) if self.run else self.source
+
+
+@dataclass
+class Trained(Described):
+    """One with its weights, in evaluation mode."""
+
+    model: "ZooModel"
+
+
+def open_checked(
+    source: str, fits: Callable[[Described], Any], *others: Callable[[], Any]
+) -> tuple[Trained, Any, list[Any]]:
+    """`open_trained` once everything that the user named was looked at; no weights are read before.
+
+    Args:
+        fits: what depends on the model's description; released weights are fetched before it is asked.
+        others: what depends on nothing but the user's words.
+
+    Returns:
+        the model, and what `fits` and `others` returned.
+
+    Raises:
+        UserError: the lines of all mistakes.
+    """
+    found, *rest = together([partial(_described, source, fits), *others])
+    trained = open_trained(source)
+    return trained, fits(trained) if found is None else found[0], rest
+
+
+def _described(source: str, fits: Callable[[Described], Any]) -> tuple[Any] | None:
+    """What `fits` says; None where the description is yet to be fetched."""
+    info = read_source(source)
+    return None if info is None else (fits(Described(source, info, _run_of(source))),)
 
 
 def open_trained(source: str) -> Trained:
@@ -34,14 +68,17 @@ def open_trained(source: str) -> Trained:
     """
     model = load(source)
     assert isinstance(model.info, ModelInfo)
+    return Trained(source, model.info, _run_of(source), model)
+
+
+def _run_of(source: str) -> Run | None:
     try:
-        run = find_run(source)
+        return find_run(source)
     except UserError:
-        run = None
-    return Trained(source, model, model.info, run)
+        return None
 
 
-def data_of(trained: Trained, words: list[str] | None = None) -> "ZooDataModule":
+def data_of(trained: Described, words: list[str] | None = None) -> "ZooDataModule":
     """The data that a model was trained on, or those that `data=NAME data.key=value` name, with the model's
     preprocessing.
 
@@ -88,13 +125,33 @@ def learned_before(datamodule: "ZooDataModule", split: str, trained_on: "ZooData
     return len(common) if all(torch.equal(one, other) for one, other in pictures) else 0
 
 
-def _configuration(trained: Trained, words: list[str]) -> dict[str, Any]:
-    from zoo.config import apply_to, compose_config
+def check_data_words(words: list[str]) -> None:
+    """Look at words that name data without knowing the model.
 
-    others = [word for word in words if word.split("=")[0].split(".")[0] not in ("data", "seed")]
-    if others:
+    Raises:
+        UserError: they set something else, or name data that there are not.
+    """
+    from zoo.config import compose_config
+
+    ours = [word for word in words if word not in _not_data(words)]
+    named = any(word.startswith("data=") for word in ours)
+    together([partial(_check_only_data, words), *([partial(compose_config, ours)] if named else [])])
+
+
+def _not_data(words: list[str]) -> list[str]:
+    return [word for word in words if word.split("=")[0].split(".")[0] not in ("data", "seed")]
+
+
+def _check_only_data(words: list[str]) -> None:
+    if others := _not_data(words):
         valid = ["data=NAME", "data.KEY=VALUE", "seed=NUMBER"]
         raise UserError(*(f"{word}: a trained model takes only {', '.join(valid)}" for word in others))
+
+
+def _configuration(trained: Described, words: list[str]) -> dict[str, Any]:
+    from zoo.config import apply_to, compose_config
+
+    _check_only_data(words)
     if trained.run and not any(word.startswith("data=") for word in words):
         return apply_to(trained.run.config(), [*words, *(f"data.{word}" for word in words if word.startswith("seed="))])
     named = [] if any(word.startswith("data=") for word in words) else [f"data={trained.info.data}"]

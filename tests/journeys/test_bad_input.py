@@ -95,6 +95,37 @@ MISTAKES = {
     ),
     "resume without a name": (["train", "resume="], ["'' is no run: give the folder of one, or latest"]),
     "no name": (["predict", "", "digit.png"], ["'' is no run"]),
+    "explain: run, image, picture": (
+        ["explain", "nope", "no.png", "--out", "no/why.png"],
+        ["'nope' is neither a run nor a model of the catalogue: give the folder", "no.png: cannot be", "--out no"],
+    ),
+    "predict: run, images": (
+        ["predict", "cmb", "no.png", "text.png"], ["did you mean cem or cbm?", "no.png: there is no", "text.png: is"]
+    ),
+    "predict: run without weights, image": (["predict", "vib", "no.png"], ["vib has no released weights", "no.png: "]),
+    "eval: run, data": (
+        ["eval", "nowhere/latest", "data=digist", "model=vib"],
+        ["'nowhere/latest' is neither", "model=vib: a trained model takes only data=NAME", "did you mean digits?"],
+    ),
+    "ask: run, images": (["ask", "nope", "p(a | class=b)", "--images", "0"], ["'nope' is neither", "--images 0: give"]),
+    "edit: run, place": (
+        ["edit", "nope", "--class", "8", "--concept", "a", "--out", "photos"], ["'nope' is neither", "--out photos: "]
+    ),
+    "adapt: run, images, place": (
+        ["adapt", "nope", "--images", "no", "--out", "photos"], ["'nope' is", "no: there is no", "--out photos: "]
+    ),
+    "search: number, images, backbone": (
+        ["search", "a dog", "no.png", "backbone=clp", "--top", "0"],
+        ["--top 0: give at least 1", "no.png: there is no such", "unknown backbone 'clp': did you mean clip"],
+    ),
+    "bench: sizes, seconds, models": (
+        ["bench", "cbn", "--batch", "0", "--budget", "-1", "--device", "cdua"],
+        ["--batch 0: write positive", "--budget -1: give seconds", "--device cdua", "unknown model 'cbn'"],
+    ),
+    "export: run, data, tolerance": (
+        ["export", "nope", "data=digist", "--tolerance", "-1", "--format", "pt2"],
+        ["'nope' is neither", "--tolerance -1: give a", "did you mean digits?"],
+    ),
     "required words": (["eval"], ["the following arguments are required: RUN (see"]),
     "root without a name": (["check", "data=folder", "data.root="], ["data.root=: give the folder"]),
     "named split": (["check", *FOLDER, *VIB, "data.train=learn"], ["data.train=learn: there is neither a folder nor"]),
@@ -175,6 +206,7 @@ CONCEPTS = {
     "column without a name": ("class_concepts.csv", "class_name,tail,\ncat,1,1\n", ["column 3 has no name"]),
     "misnamed": ("class_concept.csv", "class_name,tail\ncat,1\ndog,0\n", ["rename it to class_concepts.csv"]),
     "no key": ("class_concepts.csv", "tail\n1\n0\n", ["has no column"]),
+    "tabs": ("class_concepts.csv", "class_name\ttail\ncat\t1\n", ["columns are separated by tabs"]),
 }  # fmt: skip
 
 
@@ -187,6 +219,18 @@ def test_a_table_of_concepts(name, text, lines, refuse, here):
 def test_a_table_without_its_target(refuse, here):
     (here / "table.csv").write_text("a,b\n1,2\n3,4\n")
     refuse(["train", "data=tabular", "data.root=table.csv", "backbone=mlp", *VIB], 2, "target")
+
+
+def test_corrections_that_cannot_be_used(refuse, here):
+    (here / "photos" / "class_concepts.csv").write_text("class_name,tail\ncat,1\ndog,0\n")
+    words = ["check", *FOLDER, "data.concepts=fixes.csv"]
+    (here / "fixes.csv").write_text("file,tail\n")
+    refuse(words, 2, "fixes.csv: has no row below its names")
+    (here / "fixes.csv").write_text("file,tail\ncat/0.png,1\n", encoding="utf-16")
+    refuse(words, 2, "fixes.csv: is not UTF-8 text; save it as comma-separated UTF-8 text")
+    refuse(
+        ["check", *VIB, "data=folder", "data.root=file"], 2, "file: is a file; give a folder with a folder of images"
+    )
 
 
 # training
@@ -215,6 +259,52 @@ def test_one_job_of_a_sweep_fails_and_the_others_run(refuse, here, capfd):
     assert "lower task.lr (now 1e+30)" in shown.err
     assert (here / done["run"] / "model.safetensors").is_file()
     assert contents(here) | before == contents(here)
+
+
+def test_what_is_wrong_with_a_run_and_with_the_rest_is_told_together(refuse, trained):
+    set_wrong = ["explain", trained, "no.png", "--set", "lower_lop=0"]
+    refuse(set_wrong, 2, "--set lower_lop=0: unknown concept 'lower_lop': did you mean", "no.png: cannot be read")
+    refuse(["ask", trained, "p(top_bar)", "--images", "0"], 2, "cbm has no joint energy to ask", "--images 0")
+    edit = ["edit", trained, "--class", "8", "--concept", "top_bar", "--out", "photos"]
+    refuse(edit, 2, "cbm cannot be edited", "--out photos: there is something already")
+    adapt = ["adapt", trained, "--images", "photos", "--out", "photos"]
+    refuse(adapt, 2, "photos/cat: no class of the model", "photos/dog: no class", "--out photos: there is something")
+    export = ["export", trained, "data=shapes", "--out", "file", "--format", "pt2", "--tolerance", "-1"]
+    refuse(export, 2, "--out file is a file", "data: 12 classes, the", "data: 19 concepts, the", "--tolerance -1")
+
+
+def test_a_changed_model_is_not_resumed_nor_reported(refuse, damaged):
+    for name in ("result.json", "report.html"):
+        (damaged / name).unlink()
+    shutil.rmtree(damaged / "checkpoints")
+    refuse(["train", "resume=run"], 2, "run: holds a model and no checkpoint to go on from: start a new run")
+    refuse(["report", "run"], 2, "run: edit and adapt write no result to report: python -m zoo eval run")
+
+
+def test_words_that_are_read_otherwise_than_meant(refuse, here, trained):
+    shutil.copy("digit.png", "-x.png")
+    refuse(["predict", trained, "-x.png"], 2, "-x.png looks like an option: for the file write ./-x.png")
+    refuse(["explain", trained, "digit.png", "--set", "top_bar=1,lower_loop=0"], 2, "write --set once for each concept")
+
+
+def test_a_folder_of_runs(refuse, trained):
+    above = trained.parent
+    refuse(["eval", above], 2, f"it holds runs: the newest of them is {above / 'latest'}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everywhere")
+def test_a_run_that_cannot_be_read_or_written(refuse, damaged):
+    damaged.chmod(0o500)
+    refuse(["report", "run"], 2, "run: nothing can be written there")
+    (damaged / "model.safetensors").chmod(0)
+    refuse(["eval", "run"], 2, "model.safetensors: cannot be read: change its permissions")
+    damaged.chmod(0o700)
+
+
+def test_released_weights_are_not_fetched_for_a_mistake(refuse, monkeypatch):
+    monkeypatch.setattr("zoo.catalogue.Entry.checkpoint", lambda self, tag: None)
+    monkeypatch.setattr("zoo.checkpoints.fetch_checkpoint", lambda name, tag: pytest.fail("weights were fetched"))
+    refuse(["explain", "cbm", "no.png"], 2, "no.png: cannot be read")
 
 
 def test_weights_of_another_model(refuse, here, trained):

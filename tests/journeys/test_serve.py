@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.zoo.conftest import digit_files, trained_run  # noqa: F401
+from tests.zoo.conftest import digit_files, train, trained_run  # noqa: F401
+from zoo.cli import main
 from zoo.data.concept_tables import FILE_KEYS, read_table
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -48,13 +51,20 @@ socket.socket.connect = connect
 @pytest.fixture
 def server(trained_run, tmp_path):  # noqa: F811
     """The page's address, its process, and the file that names connections to other computers."""
+    with _serving(trained_run, tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def _serving(run: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen, Path]]:
     (tmp_path / "spy").mkdir()
     (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
     seen = tmp_path / "connections.txt"
     seen.touch()
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "spy"), "SPY_FILE": str(seen), "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([str(tmp_path / "spy"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": path, "SPY_FILE": str(seen), "PYTHONUNBUFFERED": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-m", "zoo", "serve", str(trained_run), "--no-browser"]
+    command = [sys.executable, "-m", "zoo", "serve", str(run), "--no-browser"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -159,6 +169,7 @@ def test_drop_correct_and_take_along(server, browser, digit_files, trained_run, 
     browser.refresh()
     person.until_reads("prediction", "9")
     person.until_reads("summary", "1 of 1 pictures")
+    assert not person.find('[data-test="sent"]').is_displayed()
     person.find('[data-test="download"]').click()
     table = tmp_path / "downloads" / "corrections.csv"
     person.until(table.exists)
@@ -169,6 +180,29 @@ def test_drop_correct_and_take_along(server, browser, digit_files, trained_run, 
     _ends_on_interrupt(process)
     assert connections.read_text() == ""
     assert not (tmp_path / ".nicegui").exists()
+
+
+def test_what_left_the_device_stands_on_the_page(browser, digit_files, tmp_path, capsys):  # noqa: F811
+    run = train(tmp_path / "runs", "model=concept_split", "trainer.max_epochs=1", "backbone.widths=[16,32]")
+    capsys.readouterr()
+    assert main(["explain", str(run), str(digit_files / "8.png"), "--out", str(tmp_path / "why.png")]) == 0
+    *_, size, levels, _, _ = capsys.readouterr().out.splitlines()
+    with _serving(run, tmp_path) as (address, _process, _connections):
+        browser.get(address)
+        person = Person(browser)
+
+        def chips() -> list[str]:
+            return [chip.text for chip in browser.find_elements(By.CSS_SELECTOR, ".chip")]
+
+        person.until(lambda: "step" in person.find(".steps").get_attribute("class"))
+        assert not person.find('[data-test="sent"]').is_displayed()
+        person.drop(digit_files / "8.png")
+        person.until(lambda: person.find('[data-test="sent"]').is_displayed())
+        assert f"left the device: {person.reads('sent')}" == size
+        assert f"  as levels: {', '.join(chips())}" == levels.replace("_", " ")
+        person.says("upper_stem", "present")
+        person.until(lambda: person.driver.find_elements(By.CSS_SELECTOR, ".concept.corrected"))
+        assert f"  as levels: {', '.join(chips())}" == levels.replace("_", " ")
 
 
 def _check(table: Path) -> None:

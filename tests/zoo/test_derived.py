@@ -93,6 +93,16 @@ def test_ask(zoo_command, saved, estimator):
     assert sum(found["answers"].values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_ask_tells_before_it_counts(zoo_command, saved):
+    many = saved("ecbm", concept_names=[f"c{number}" for number in range(13)], concept_groups=())
+    words = ["--estimator", "enumerate", "--images", "0"]
+    assert zoo_command("ask", str(many), "p(c1)", "p(c99)", *words)[2] == [
+        "error: query 'p(c99)': unknown concept 'c99': did you mean c9?",
+        "error: --estimator enumerate: 13 concepts are too many (limit 12): take sample or empirical",
+        "error: --images 0: give at least 1",
+    ]
+
+
 def test_ask_mistakes(zoo_command, saved, trained_run):
     folder = saved("ecbm")
     for words, hint in [

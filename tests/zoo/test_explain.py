@@ -138,13 +138,18 @@ def test_every_kind_of_head_is_explained(name):
         assert bool(found.sent) == (name == "concept_split")
 
 
-def test_what_left_the_device_is_one_sentence():
-    from zoo.explanation import message
+def test_what_left_the_device_is_told_in_words():
+    from zoo.explanation import levels_sent, size_sent
 
     sent = {"bytes": "d8", "size": 1, "size_sparse": 1, "levels": {"stem": (1, 1), "loop": (0, 3), "wing": (2, 3)}}
-    assert message(sent) == "left the device: 1 byte (0xd8)\n  stem 1/1, wing 2/3; 0 for the other 1"
+    assert (size_sent(sent), levels_sent(sent, str.upper)) == (
+        "1 byte (0xd8)",
+        ["STEM 1/1", "WING 2/3", "0 for the other 1"],
+    )
     nothing = sent | {"bytes": "0000", "size": 2, "levels": {"loop": (0, 3), "wing": (0, 3)}}
-    assert message(nothing) == "left the device: 2 bytes (0x0000, 1 with absent concepts left out)\n  0 for all 2"
+    assert size_sent(nothing) == "2 bytes (0x0000, 1 with absent concepts left out)"
+    assert levels_sent(nothing) == ["0 for all 2"]
+    assert levels_sent({"levels": {"stem": (1, 1)}}) == ["stem 1/1"]
 
 
 def test_mistakes_are_told_together(zoo_command, trained_run, digit_files):

@@ -66,16 +66,16 @@ def test_nothing_to_predict(zoo_command, trained_run, tmp_path):
     assert (code, len(err)) == (2, 3)
 
 
-def test_everything_wrong_is_told_at_once_and_before_the_model_is_read(zoo_command, folder, monkeypatch):
+def test_everything_wrong_is_told_at_once_and_before_the_model_is_read(zoo_command, trained_run, folder, monkeypatch):
     monkeypatch.setattr("zoo.trained.open_trained", lambda source: pytest.fail("the model was read first"))
     (folder / "empty.png").write_bytes(b"")
     (folder / "short.png").write_bytes((folder / "8.png").read_bytes()[:60])
-    code, _, err = zoo_command("predict", "any", str(folder), "no/such.png", str(folder / "x*.png"))
+    code, _, err = zoo_command("predict", str(trained_run), str(folder), "no/such.png", str(folder / "x*.png"))
     assert (code, len(err)) == (2, 4)
     assert [name for line in err for name in ("no/such", "x*.png", "empty.png", "short.png") if name in line] == [
         *("no/such", "x*.png", "empty.png", "short.png")
     ]
-    code, _, err = zoo_command("predict", "any", *(f"{index}.png" for index in range(100)))
+    code, _, err = zoo_command("predict", str(trained_run), *(f"{index}.png" for index in range(100)))
     assert (code, len(err), err[-1]) == (2, 21, "error: ... and 80 more like the last line")
 
 

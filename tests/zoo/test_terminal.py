@@ -24,6 +24,11 @@ def test_plain_in_a_pipe(monkeypatch):
     assert printed(monkeypatch, io.StringIO()) == "figures\nname  value\na[b]  1.235\ncc    -\n"
 
 
+def test_a_row_is_a_line_whatever_a_file_is_called(capsys):
+    print_table(["image"], [["new\nline.png"], ["ünï\x1b.png"]])
+    assert capsys.readouterr().out.splitlines() == ["image", "new\\nline.png", "ünï\\x1b.png"]
+
+
 def test_numbers_are_aligned_to_the_right(capsys):
     print_table(["n"], [(1,), (100,)])
     assert capsys.readouterr().out == "  n\n  1\n100\n"

@@ -22,7 +22,7 @@ from zoo.export.parts import Part, Runner, parts_of, run_parts
 from zoo.files import write_json
 from zoo.models.contract import ZooModel
 from zoo.runs import Run
-from zoo.trained import Trained
+from zoo.trained import Described, Trained
 
 FORMATS: dict[str, ModuleType] = {"onnx": onnx, "pt2": pt2, "safetensors": safetensors}
 DESCRIPTION = "export.json"
@@ -42,6 +42,26 @@ class Job:
         return self.tolerance if self.tolerance is not None else (INT8_AGREEMENT if self.int8 else FLOAT_TOLERANCE)
 
 
+def check_job(job: Job) -> None:
+    """
+    Raises:
+        UserError: a value that no model can be exported with.
+        MissingDependency: a package of the format is absent.
+    """
+    if job.format == "onnx":
+        onnx.check_packages()
+    if job.tolerance is not None and not job.tolerance >= 0:
+        raise UserError(f"--tolerance {job.tolerance:g}: give a number of at least 0")
+
+
+def check_place(job: Job, trained: Described) -> None:
+    """
+    Raises:
+        UserError: the folder is no place for a model's files.
+    """
+    _parent(_place(trained, job))
+
+
 def export(trained: Trained, job: Job, words: Sequence[str] = ()) -> dict[str, Any]:
     """Write a model's files and return what export.json holds, and `folder` and `files`.
 
@@ -50,10 +70,7 @@ def export(trained: Trained, job: Job, words: Sequence[str] = ()) -> dict[str, A
         MissingDependency: a package of the format is absent.
         CheckFailed: the files do not answer like the model; nothing was written.
     """
-    if job.format == "onnx":
-        onnx.check_packages()
-    if job.tolerance is not None and not job.tolerance >= 0:
-        raise UserError(f"--tolerance {job.tolerance:g}: give a number of at least 0")
+    check_job(job)
     folder = _place(trained, job)
     parent = _parent(folder)
     images = real_images(trained, list(words), test=256 if job.int8 else 64, train=256 if job.int8 else 0)
@@ -72,7 +89,7 @@ def export(trained: Trained, job: Job, words: Sequence[str] = ()) -> dict[str, A
     return {"folder": str(Run(folder)), "files": moved, **result}
 
 
-def _place(trained: Trained, job: Job) -> Path:
+def _place(trained: Described, job: Job) -> Path:
     name = f"{job.format}-int8" if job.int8 else job.format
     if job.out is None:
         return trained.run.folder / "export" / name if trained.run else Path(f"{trained.info.name}-{name}")

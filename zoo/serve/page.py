@@ -5,6 +5,7 @@ from importlib.resources import files
 from nicegui import app, events, run, ui
 
 from zoo.data.errors import ImageError
+from zoo.explanation import levels_sent, size_sent
 from zoo.serve.concept_list import ConceptList, readable
 from zoo.serve.session import CLASSES, Picture, Session
 from zoo.serve.uploads import MAX_BYTES
@@ -45,6 +46,7 @@ class Page:
                 with box("left"):
                     self._drop_zone()
                     self._answer()
+                    self._sent()
                 with box("card right", tag="section"):
                     with box("row"):
                         text("What it saw", tag="h2")
@@ -99,6 +101,17 @@ class Page:
                 label = ui.select(self.trained.info.class_names, label="What is it really?", with_input=True)
                 label.props("dense outlined clearable hide-bottom-space").classes("label")
                 self.label = label.on_value_change(self._labelled)
+
+    def _sent(self) -> None:
+        """What left the device, of a model whose concepts cross a link."""
+        with box("card", tag="section") as self.link:
+            text("What left the device", "note")
+            self.bytes = text("", "call", data_test="sent")
+            text(
+                "They hold a level of each concept, 0 where it is absent. Your corrections are made behind the link.",
+                "note",
+            )
+            self.levels = box("chips", data_test="levels")
 
     def _corrections(self) -> None:
         with box("card", tag="section"):
@@ -165,10 +178,12 @@ class Page:
         picture = self.picture
         for element in (self.image, self.answer, self.list):
             element.set_visibility(picture is not None)
+        self.link.set_visibility(picture is not None and bool(picture.found.sent))
         self.hint.set_visibility(picture is None)
         self.reset.set_visibility(picture is not None and bool(picture.corrections))
         if picture:
             self._show_answer(picture)
+            self._show_sent(picture)
             self.concepts.show()
         self._show_corrections()
 
@@ -189,6 +204,14 @@ class Page:
                 name.set_content(rows[index][0])
                 bar.show(rows[index][1])
                 number.set_content(percent(rows[index][1]))
+
+    def _show_sent(self, picture: Picture) -> None:
+        if picture.found.sent:
+            self.bytes.set_content(size_sent(picture.found.sent))
+            self.levels.clear()
+            with self.levels:
+                for level in levels_sent(picture.found.sent, readable):
+                    text(level, "chip")
 
     def _show_corrections(self) -> None:
         corrected, clashes = self.session.corrected(), self.session.namesakes()

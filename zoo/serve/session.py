@@ -124,9 +124,18 @@ class Session:
     def command(self, table: str) -> str:
         """How to train on class folders of pictures with the corrections in the file `table`."""
         words = [f"model={self.info.name}", "data=folder", f"data.root={self._root()}", f"data.concepts={table}"]
+        words += self._backbone(words)
         words.append(f"data.image_size={max(self.info.preprocessing['image_size'])}")
         words += ["data.channels=1"] if len(self.info.preprocessing["mean"]) == 1 else []
         return shlex.join(["python", "-m", "zoo", "train", *words])
+
+    def _backbone(self, words: list[str]) -> list[str]:
+        """The model's backbone, where `words` alone would take another."""
+        from zoo.config import compose_config
+
+        used = self.trained.run.config().get("backbone_name") if self.trained.run else None
+        usual = compose_config([*words[:2], "data.root=FOLDER"]).get("backbone_name")
+        return [f"backbone={used}"] if used and used != usual else []
 
     def _root(self) -> str:
         """The folder that the model was trained on, where it was one."""

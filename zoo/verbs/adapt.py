@@ -2,7 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.models.contract import Batch
+    from zoo.trained import Described
 
 ABOUT = "Repair a concept model for a new domain from a few labelled images, as a new model."
 EXAMPLES = """
@@ -21,21 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     import copy
+    from functools import partial
 
-    from zoo.derived import check_new, write_derived
-    from zoo.inference import labelled_images
-    from zoo.repairable import check_repairable, repairable
+    from zoo.derived import check_new, say, write_derived
+    from zoo.inference import check_folder
+    from zoo.repairable import repairable
     from zoo.terminal import print_json
-    from zoo.trained import open_trained
+    from zoo.trained import open_checked
 
-    trained = open_trained(args.source)
-    plain = not hasattr(trained.model, "adapt")
-    if plain:
-        check_repairable(trained)
-    if args.out:
-        check_new(args.out)
-    batches = labelled_images(args.images, trained.info, skip=args.skip)
-    trained = repairable(trained) if plain else trained
+    others = [partial(check_folder, args.images), *([partial(check_new, args.out)] if args.out else [])]
+    trained, batches, _ = open_checked(args.source, partial(_fitting, args.images, args.skip), *others)
+    trained = trained if hasattr(trained.model, "adapt") else repairable(trained)
     adapted: Any = copy.deepcopy(trained.model)
     repair = adapted.adapt(batches)
     names = trained.info.concept_names
@@ -53,7 +53,21 @@ def run(args: argparse.Namespace) -> None:
     print(f"masked: {', '.join(change['masked']) or 'none'}")
     print(f"amplified: {', '.join(f'{name} x{gain:g}' for name, gain in change['amplified'].items()) or 'none'}")
     print(f"{before} of {change['images']} images right before, {after} after (they chose the repair)")
-    print(f"wrote    {found}")
+    if not change["masked"] and not change["amplified"]:
+        print("nothing helped: the new model answers as the old one does")
+    say(found, None)
+
+
+def _fitting(images: Path, skip: bool, described: "Described") -> "list[Batch]":
+    """The images, of a model that can be repaired."""
+    from functools import partial
+
+    from zoo.errors import together
+    from zoo.inference import labelled_images
+    from zoo.repairable import check_repairable
+
+    read = partial(labelled_images, images, described.info, skip=skip)
+    return together([partial(check_repairable, described.info), read])[1]
 
 
 def _right(model: Any, batches: list[Any]) -> int:

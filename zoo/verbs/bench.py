@@ -27,10 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.errors import UserError, together
 
-    batches = _batches(args.batch or "1,8,32")
-    budget = 5.0 if args.budget is None else args.budget
-    if not budget >= 0:
-        raise UserError(f"--budget {budget:g}: give seconds, at least 0")
     if KERNELS in args.names:
         if len(args.names) > 1:
             raise UserError("kernels are measured alone: python -m zoo bench kernels")
@@ -44,9 +40,11 @@ def run(args: argparse.Namespace) -> None:
     from zoo.model_bench import check_device, measure, subject
     from zoo.terminal import print_json
 
-    device = args.device or "cpu"
-    check_device(device)
-    subjects = together(partial(subject, name, data=args.data) for name in args.names)
+    device, read = args.device or "cpu", partial(_batches, args.batch or "1,8,32")
+    models = [partial(subject, name, data=args.data) for name in args.names]
+    batches, budget, _, *subjects = together(
+        [read, partial(_budget, args.budget), partial(check_device, device), *models]
+    )
     found = [asdict(row) for each in subjects for row in measure(each, batches, device=device, budget_s=budget)]
     print_json({"machine": _machine(), "rows": found}) if args.json else _show(found)
 
@@ -58,6 +56,14 @@ def _batches(text: str) -> list[int]:
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise UserError(f"--batch {text}: write positive numbers with commas, for example 1,8,32")
     return [int(word) for word in words]
+
+
+def _budget(seconds: float | None) -> float:
+    from zoo.errors import UserError
+
+    if seconds is not None and not seconds >= 0:
+        raise UserError(f"--budget {seconds:g}: give seconds, at least 0")
+    return 5.0 if seconds is None else seconds
 
 
 def _show(found: list[dict[str, Any]]) -> None:

@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.trained import Described
 
 ABOUT = "Remove concepts from a class of a post-hoc concept model, as a new model."
 EXAMPLES = """
@@ -13,8 +16,10 @@ python -m zoo edit latest --class 8 --concept lower_loop --concept top_bar --nor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN", help="a run of pcbm or pcbm_h")
-    parser.add_argument("--class", required=True, metavar="CLASS", dest="class_name")
-    parser.add_argument("--concept", required=True, action="append", metavar="CONCEPT", help="may be repeated")
+    parser.add_argument("--class", required=True, metavar="CLASS", dest="class_name", help="one of the model's")
+    parser.add_argument(
+        "--concept", required=True, action="append", metavar="CONCEPT", help="one of the model's; may be repeated"
+    )
     parser.add_argument("--normalise", action="store_true", help="scale the class's other weights to the old sum")
     parser.add_argument("--out", type=Path, metavar="DIR", help="by default the run's name with -edit, beside it")
     parser.add_argument("--json", action="store_true", help="machine-readable")
@@ -24,19 +29,13 @@ def run(args: argparse.Namespace) -> None:
     import copy
     from functools import partial
 
-    from zoo.derived import accuracies, say, write_derived
-    from zoo.errors import UserError, together
+    from zoo.derived import accuracies, check_new, say, write_derived
     from zoo.terminal import print_json
-    from zoo.trained import class_index, concept_index, open_trained
+    from zoo.trained import open_checked
 
-    trained = open_trained(args.source)
-    if not hasattr(trained.model, "edit"):
-        raise UserError(f"{trained.info.name} cannot be edited: train model=pcbm or model=pcbm_h on these data")
     names = list(dict.fromkeys(args.concept))
-    find_class, find_concepts = partial(class_index, trained.info), partial(concept_index, trained.info)
-    index, *concepts = together(
-        [partial(find_class, args.class_name), *(partial(find_concepts, name) for name in names)]
-    )
+    others = [partial(check_new, args.out)] if args.out else []
+    trained, (index, *concepts), _ = open_checked(args.source, partial(_places, args.class_name, names), *others)
     edited: Any = copy.deepcopy(trained.model)
     edited.edit(index, concepts, normalise=args.normalise)
     change = {"class": args.class_name, "concepts": names, "normalise": args.normalise}
@@ -49,3 +48,19 @@ def run(args: argparse.Namespace) -> None:
     if getattr(edited, "residual_classifier", None) is not None:
         print("its residual still sees the whole image and can undo the edit; pcbm has none")
     say(found, accuracy)
+
+
+def _places(class_name: str, concepts: list[str], described: "Described") -> list[int]:
+    """Positions of the class and of the concepts."""
+    from functools import partial
+
+    from zoo.build import network_class
+    from zoo.errors import UserError, together
+    from zoo.trained import class_index, concept_index
+
+    info = described.info
+    if not hasattr(network_class(info.recipe["target"]), "edit"):
+        raise UserError(f"{info.name} cannot be edited: train model=pcbm or model=pcbm_h on these data")
+    return together(
+        [partial(class_index, info, class_name), *(partial(concept_index, info, name) for name in concepts)]
+    )

@@ -2,10 +2,7 @@
 
 import argparse
 
-ABOUT = (
-    "Measure a trained model on its test split, or on other data with the same classes and concepts; of concept models "
-    "also what its concepts are worth."
-)
+ABOUT = "Measure a trained model, and what its concepts are worth, on its test split or on other data."
 EXAMPLES = """
 python -m zoo eval latest
 python -m zoo eval latest --split val --json
@@ -16,19 +13,24 @@ python -m zoo eval latest data=folder data.root=photos
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=NAME and data.key=value")
-    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="data=NAME and data.key=value: data with the same classes"
+    )
+    parser.add_argument("--split", choices=["test", "val"], default="test", help="which images (default test)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def run(args: argparse.Namespace) -> None:
+    from functools import partial
+
     from zoo.evaluate import evaluate
     from zoo.results import rows
     from zoo.terminal import print_json, print_table
-    from zoo.trained import data_of, learned_before, open_trained, training_data
+    from zoo.trained import check_data_words, data_of, learned_before, open_checked, training_data
 
-    trained = open_trained(args.source)
-    datamodule = data_of(trained, args.overrides)
+    trained, datamodule, _ = open_checked(
+        args.source, partial(data_of, words=args.overrides), partial(check_data_words, args.overrides)
+    )
     datamodule.setup("test")
     trained_on = training_data(trained, args.overrides)
     metrics, _ = evaluate(trained.model, datamodule, args.split, trained_on=trained_on)

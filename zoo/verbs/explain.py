@@ -3,6 +3,10 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.trained import Described
 
 ABOUT = "Show which concepts spoke for the answer to an image, and correct them."
 EXAMPLES = """
@@ -15,9 +19,14 @@ SHOWN = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN", help="a run's folder, latest, or a catalogue model with weights")
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="one image file")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="CONCEPT=VALUE", dest="settings", help="correct a concept: 0 or 1"
+        "--set",
+        action="append",
+        default=[],
+        metavar="CONCEPT=VALUE",
+        dest="settings",
+        help="correct a concept, from 0 (absent) to 1 (present); may be repeated",
     )
     parser.add_argument("--out", metavar="FILE.png", help="the picture; by default IMAGE-explained.png in this folder")
     parser.add_argument("--json", action="store_true", help="machine-readable; draws no picture unless --out is given")
@@ -25,21 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
+    from functools import partial
 
     from zoo.data.transforms import load_image
-    from zoo.explanation import check_explainable, corrections, explain, save_picture
-    from zoo.inference import transform_of
+    from zoo.explanation import check_picture, explain, save_picture
     from zoo.terminal import print_json
-    from zoo.trained import open_trained
+    from zoo.trained import open_checked
 
-    trained = open_trained(args.source)
-    check_explainable(trained.info)
-    intervene = corrections(args.settings, trained.info)
-    transform = transform_of(trained.info)
-    raw = load_image(args.image)
-    found = explain(trained, transform(raw), intervene)
     picture = None if args.json else f"{Path(args.image).stem}-explained.png"
     picture = picture if args.out is None else args.out
+    drawn = [] if picture is None else [partial(check_picture, Path(picture))]
+    trained, (intervene, transform), (raw, *_) = open_checked(
+        args.source, partial(_asked, args.settings), partial(load_image, args.image), *drawn
+    )
+    found = explain(trained, transform(raw), intervene)
     if picture is not None:
         absent = save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
         if absent:
@@ -52,8 +60,20 @@ def run(args: argparse.Namespace) -> None:
     print(f"\npicture  {picture}")
 
 
+def _asked(settings: list[str], described: "Described") -> list[Any]:
+    """The corrections, and what an image goes through first."""
+    from functools import partial
+
+    from zoo.errors import together
+    from zoo.explanation import check_explainable, corrections
+    from zoo.inference import transform_of
+
+    check_explainable(described.info)
+    return together([partial(corrections, settings, described.info), partial(transform_of, described.info)])
+
+
 def _show(found, settings: list[str]) -> None:
-    from zoo.explanation import headline, message
+    from zoo.explanation import headline, levels_sent, size_sent
     from zoo.terminal import print_table
 
     print(headline(found))
@@ -68,4 +88,4 @@ def _show(found, settings: list[str]) -> None:
         columns, rows = columns[:2] + columns[3:], [row[:2] + row[3:] for row in rows]
     print_table(columns, rows)
     if found.sent:
-        print(f"\n{message(found.sent)}")
+        print(f"\nleft the device: {size_sent(found.sent)}\n  as levels: {', '.join(levels_sent(found.sent))}")

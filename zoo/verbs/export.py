@@ -2,7 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.export.job import Job
+    from zoo.trained import Described
 
 ABOUT = "Export a trained model to ONNX, PT2 or safetensors, checked against it on real images."
 EXAMPLES = """
@@ -17,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="data=NAME and data.key=value: images to check with"
     )
-    parser.add_argument("--format", choices=["onnx", "pt2", "safetensors"], default="onnx")
+    parser.add_argument(
+        "--format", choices=["onnx", "pt2", "safetensors"], default="onnx", help="of the files (default onnx)"
+    )
     parser.add_argument("--int8", action="store_true", help="8-bit weights and activations")
     parser.add_argument("--out", type=Path, metavar="DIR", help="by default export/FORMAT in the run's folder")
     parser.add_argument(
@@ -29,13 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.export.job import Job, export
+    from functools import partial
+
+    from zoo.export.job import Job, check_job, export
     from zoo.terminal import print_json
-    from zoo.trained import open_trained
+    from zoo.trained import check_data_words, open_checked
 
     job = Job(args.format, int8=args.int8, out=args.out, tolerance=args.tolerance)
-    result = export(open_trained(args.source), job, args.overrides)
+    others = [partial(check_job, job), partial(check_data_words, args.overrides)]
+    trained, _, _ = open_checked(args.source, partial(_fits, job, args.overrides), *others)
+    result = export(trained, job, args.overrides)
     print_json(result) if args.json else _show(result)
+
+
+def _fits(job: "Job", words: list[str], described: "Described") -> None:
+    """The place for the files, and the data that were named."""
+    from functools import partial
+
+    from zoo.errors import together
+    from zoo.export.job import check_place
+    from zoo.trained import data_of
+
+    named = [partial(data_of, described, words)] if words else []
+    together([partial(check_place, job, described), *named])
 
 
 def _show(result: dict[str, Any]) -> None:

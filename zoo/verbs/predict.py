@@ -20,12 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.inference import find_images, predict_files
-    from zoo.terminal import print_json
-    from zoo.trained import open_trained
+    from functools import partial
 
-    paths = find_images(args.images, skip=args.skip)
-    answers, skipped = predict_files(open_trained(args.source), paths, skip=args.skip)
+    from zoo.inference import find_images, predict_files, transform_of
+    from zoo.terminal import print_json
+    from zoo.trained import open_checked
+
+    find = partial(find_images, args.images, skip=args.skip)
+    trained, _, (paths,) = open_checked(args.source, lambda described: transform_of(described.info), find)
+    answers, skipped = predict_files(trained, paths, skip=args.skip)
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     print_json(answers) if args.json else _show(answers)

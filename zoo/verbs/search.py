@@ -30,31 +30,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.errors import UserError
+    from functools import partial
+
+    from zoo.errors import UserError, together
     from zoo.inference import find_images
     from zoo.terminal import print_json, print_table
 
-    if args.top < 1:
-        raise UserError(f"--top {args.top}: give at least 1")
     overrides = [word for word in args.images if re.match(r"backbone[.=]", word)]
     words = [word for word in args.images if word not in overrides]
-    if not words:
-        raise UserError("no images to search: name files, folders or wildcards after TEXT")
-    find_images([*words, *([str(args.like)] if args.like else [])], advice=ADVICE)
-    paths = find_images(words, advice=ADVICE)
-    found = search(_model(overrides), paths, args.text, but=args.but, like=args.like)[: args.top]
+
+    def find() -> list[Path]:
+        if not words:
+            raise UserError("no images to search: name files, folders or wildcards after TEXT")
+        find_images([*words, *([str(args.like)] if args.like else [])], advice=ADVICE)
+        return find_images(words, advice=ADVICE)
+
+    _, paths, config = together([partial(_check_top, args.top), find, partial(_configuration, overrides)])
+    found = search(_model(config), paths, args.text, but=args.but, like=args.like)[: args.top]
     if args.json:
         print_json([{"image": str(path), "cosine": cosine} for path, cosine in found])
         return
     print_table(["image", "cosine"], [[path, f"{cosine:.3f}"] for path, cosine in found])
 
 
-def _model(overrides: list[str]) -> "CIReVL":
+def _check_top(top: int) -> None:
+    from zoo.errors import UserError
+
+    if top < 1:
+        raise UserError(f"--top {top}: give at least 1")
+
+
+def _configuration(overrides: list[str]) -> dict[str, Any]:
     from zoo.artifact import with_weights_found
-    from zoo.build import construct
     from zoo.config import compose_config
 
-    config = with_weights_found(compose_config(["model=cirevl", *overrides]))
+    return with_weights_found(compose_config(["model=cirevl", *overrides]))
+
+
+def _model(config: dict[str, Any]) -> "CIReVL":
+    from zoo.build import construct
+
     backbone = construct(config["backbone"], {"in_channels": 3, "image_size": (224, 224)}, "backbone")
     return construct(config["model"], {"backbone": backbone}, "model").eval()
 

@@ -1,6 +1,10 @@
 """`serve`: a page in the browser to ask a concept model about pictures and to correct it."""
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.trained import Described
 
 ABOUT = "Open a page in the browser: drop a picture, see its concepts, correct them, take the corrections along."
 EXAMPLES = """
@@ -24,18 +28,21 @@ def _port(word: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    from functools import partial
     from importlib.util import find_spec
 
-    from zoo.errors import MissingDependency
+    from zoo.errors import MissingDependency, together
     from zoo.explanation import check_explainable
     from zoo.inference import transform_of
-    from zoo.trained import open_trained
+    from zoo.trained import open_checked
 
     if find_spec("nicegui") is None:
         raise MissingDependency("nicegui", "demo", "serve")
-    trained = open_trained(args.source)
-    check_explainable(trained.info)
-    transform_of(trained.info)
+
+    def fits(described: "Described") -> None:
+        together([partial(check_explainable, described.info), partial(transform_of, described.info)])
+
+    trained, _, _ = open_checked(args.source, fits)
     from zoo.serve.server import serve
 
     serve(trained, host=args.host, port=args.port, browser=not args.no_browser)

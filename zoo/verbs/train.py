@@ -23,7 +23,10 @@ python -m zoo train model=cbm --cfg job
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="Hydra overrides; resume=RUN goes on with a run"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings, such as model=cbm data=folder data.root=photos; resume=RUN goes on with a run",
     )
     parser.add_argument(
         "-m",
@@ -150,6 +153,8 @@ def _resume(name: str, words: list[str], args: argparse.Namespace) -> int:
             )
         )
     found = find_run(name)
+    if found.weights.is_file() and not found.checkpoints.is_dir():
+        raise UserError(f"{found}: holds a model and no checkpoint to go on from: start a new run")
     config = apply_to(found.config(), words)
     _show(_train(config, found.overrides(), quiet=args.json, resume=found), args.json)
     return 0

@@ -3,6 +3,8 @@
 import csv
 import io
 import shlex
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +104,12 @@ def test_namesakes_are_told(session, eight, digit_files):
 def test_command_that_learns_from_the_table(session):
     line = "python -m zoo train model=cbm data=folder data.root=FOLDER data.concepts=c.csv data.image_size=8"
     assert session.command("c.csv") == f"{line} data.channels=1"
+
+
+def test_the_command_keeps_a_backbone_that_is_not_the_usual_one(session):
+    config = session.trained.run.config() | {"backbone_name": "mlp"}
+    other = replace(session.trained, run=SimpleNamespace(config=lambda: config))
+    assert " data.concepts=c.csv backbone=mlp data.image_size=8" in Session(other).command("c.csv")
 
 
 def test_no_picture_is_refused_and_leaves_nothing(session):

@@ -96,12 +96,27 @@ def autocast_to(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
 
 
+def allows_tf32() -> bool:
+    """Whether the user lets float32 matrices be multiplied in TF32, and the current GPU can: of AMD's, gfx942 alone.
+
+    Of PyTorch's three settings the one that may always be read: the older two raise once the newer was used.
+    """
+    return torch.backends.cuda.matmul.fp32_precision == "tf32" and has_tf32()
+
+
+def has_tf32() -> bool:
+    """Whether the current GPU multiplies in TF32; Triton refuses the word elsewhere, whatever the dtype."""
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return True
+    return torch.cuda.get_device_properties().gcnArchName.startswith("gfx942")
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """How a kernel multiplies matrices: float32 as PyTorch does, TF32 where the user allows it, else to float32.
 
     It makes no difference to 16 bits, which always say the same, so that no kernel is compiled twice.
     """
-    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+    if dtype == torch.float32 and allows_tf32():
         return "tf32"
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
 

@@ -54,6 +54,8 @@ def attention(
     Raises ValueError where shapes do not fit.
     """
     _check(q, k, v, bias, block_mask, block_size)
+    if key_lengths is not None and key_lengths.shape != q.shape[:1]:
+        raise ValueError(f"key_lengths must be ({q.shape[0]},), one for each image, not {tuple(key_lengths.shape)}")
     q, k, v = autocast_to(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if block_mask is not None:

@@ -92,9 +92,10 @@ def state_kernel(
     BN: tl.constexpr, BC: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """state[g, chunk] = sum of phi(scale x_n) [t_n u_n, e_n] over the chunk's n; t = e = 1 unless WEIGHTED."""
-    a = tl.program_id(0)
+    blocks = C + 1 if TAYLOR else 1
+    a = tl.program_id(0) % blocks
+    head = (tl.program_id(0) // blocks).to(tl.int64)
     chunk = tl.program_id(1)
-    head = tl.program_id(2).to(tl.int64)
     x += head * N * C
     u += head * N * V
     c = tl.arange(0, BC)  # [BC]
@@ -138,11 +139,12 @@ def forward_kernel(
     PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """y and z of BM queries: NEAR through tiles of w, FAR through the state before the chunk (or of all keys)."""
-    head = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(M, BM)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
     q += head * M * C
     k += head * N * C
     v += head * N * V
-    start = tl.program_id(0) * BM
+    start = tl.program_id(0) % tiles * BM
     m = start + tl.arange(0, BM)  # [BM]
     chunk = start // CHUNK if CAUSAL else 0
     queries = _rows(q, m, M, C, RELU, BC)
@@ -197,11 +199,12 @@ def queries_kernel(
     PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of BM queries, from the same keys and state as the forward."""
-    head = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(M, BM)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
     q += head * M * C
     k += head * N * C
     v += head * N * V
-    start = tl.program_id(0) * BM
+    start = tl.program_id(0) % tiles * BM
     m = start + tl.arange(0, BM)  # [BM]
     chunk = start // CHUNK if CAUSAL else 0
     queries, grad = _rows(q, m, M, C, RELU, BC), _rows(dy + head * M * V, m, M, V, False, BV)
@@ -240,11 +243,12 @@ def keys_kernel(
     PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of BN keys: `state` is that of the queries after the chunk (or of all queries)."""
-    head = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(N, BN)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
     q += head * M * C
     k += head * N * C
     dy += head * M * V
-    start = tl.program_id(0) * BN
+    start = tl.program_id(0) % tiles * BN
     n = start + tl.arange(0, BN)  # [BN]
     chunk = start // CHUNK if CAUSAL else 0
     keys, values = _rows(k, n, N, C, RELU, BC), _rows(v + head * N * V, n, N, V, False, BV)

@@ -111,10 +111,10 @@ def _masks(
     longest: int,
 ) -> Masks:
     """What the kernels read by a pointer lies behind each other in int32."""
-    lengths, *packed = (
+    lengths, queries, keys = (
         None if x is None else x.to(torch.int32).contiguous() for x in (key_lengths, cu_queries, cu_keys)
     )
-    return Masks((window[0], window[1]), lengths, block_mask, (block_size[0], block_size[1]), *packed, longest=longest)
+    return Masks((window[0], window[1]), lengths, block_mask, (block_size[0], block_size[1]), queries, keys, longest)
 
 
 def _token_major(x: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Softmax attention with everything that a vision backbone asks of it, in one function.
 
-On a GPU a fused Triton kernel (forward.py, backward.py: FlashAttention-2, arXiv 2307.08691) runs; on a CPU, and in
-every exported graph, PyTorch's own operations (aten.py). reference.py is the mathematics.
+On a GPU a fused Triton kernel (forward.py, backward.py: FlashAttention-2, arXiv 2307.08691) runs, without bias and mask
+where it was measured to pay (measured.py); on a CPU, and in every exported graph, PyTorch's own operations (aten.py).
+reference.py is the mathematics.
 """
 
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten
@@ -14,6 +16,7 @@ from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_op
 from zoo.kernels.attention.reference import attention_reference, merge
 from zoo.kernels.dispatch import autocast_to, exporting, runs_triton
+from zoo.kernels.measured import kernel_pays
 
 __all__ = ["attention", "attention_varlen", "merge"]
 
@@ -61,15 +64,16 @@ def attention(
     if block_mask is not None:
         block_mask = block_mask[(None,) * (4 - block_mask.dim())]
     masks = Masks(_bounds(causal, window), key_lengths, block_mask, block_size or (1, 1))
-    if _kernel_runs_on(q, k, v):
+    queries, keys = q.shape[2], k.shape[2]
+    square = masks.window == (-1, 0) and masks.only_window and bias is None and queries == keys
+    plain = square or (masks.hides_nothing and bias is None)
+    if _kernel_runs_on(q, k, v) and (return_lse or not plain or kernel_pays("attention", q, _sizes(q, k, v, square))):
         return _run_kernel(q, k, v, bias, masks, scale, return_lse)
 
-    queries, keys = q.shape[2], k.shape[2]
     if return_lse or keys == 0:
         visible = masks.visible(queries, keys, q.device)
         o, lse = attention_reference(q, k, v, bias=bias, visible=visible, scale=scale)
         return (o, lse) if return_lse else o
-    square = masks.window == (-1, 0) and masks.only_window and bias is None and queries == keys
     visible = None if square else masks.visible(queries, keys, q.device)
     return attention_aten(q, k, v, bias=bias, visible=visible, causal=square, scale=scale)
 
@@ -112,6 +116,16 @@ def attention_varlen(
         o, lse = attention_varlen_aten(q, k, v, masks, scale)
     o, lse = o[0].transpose(0, 1), lse[0].transpose(0, 1)
     return (o, lse) if return_lse else o
+
+
+def _sizes(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> dict[str, int]:
+    """A call as `measured.py` compares it."""
+    batch, heads, queries, channels = q.shape
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    return {
+        **{"batch": batch, "heads": heads, "kv_heads": k.shape[1], "q_len": queries, "kv_len": k.shape[2]},
+        **{"head_dim": channels, "causal": int(causal), "backward": int(learns)},
+    }
 
 
 def _bounds(causal: bool, window: Bounds | None) -> Bounds:

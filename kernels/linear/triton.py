@@ -14,6 +14,9 @@ sum_i phi(q_i) [g_i, e_i], is to a key what the state of keys is to a query. No 
 import triton
 import triton.language as tl
 
+COUNTS = ("M", "N", "CHUNK", "CHUNKS")
+"""What changes from batch to batch: no kernel is compiled anew for it."""
+
 
 @triton.jit
 def _rows(x, n, end, C, RELU: tl.constexpr, BC: tl.constexpr):
@@ -85,7 +88,7 @@ def _slope(
     return slope
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def state_kernel(
     x, u, t, e, state, N, C, V, F, W, CHUNK, scale,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -131,7 +134,7 @@ def state_kernel(
             tl.store(bottom + V, tl.sum(count))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def forward_kernel(
     q, k, v, state, y, z, M, N, C, V, F, W, CHUNK, CHUNKS, scale, eps,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr,
@@ -191,7 +194,7 @@ def _near_gradients(
     return tl.where(seen, w * t[:, None], 0.0), tl.where(seen, ds, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def queries_kernel(
     q, k, v, dy, t, e, state, dq, M, N, C, V, F, W, CHUNK, CHUNKS, scale,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr,
@@ -235,7 +238,7 @@ def queries_kernel(
     tl.store(at, slope.to(dq.dtype.element_ty), mask=(m[:, None] < M) & (c[None, :] < C))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def keys_kernel(
     q, k, v, dy, t, e, state, dk, dv, M, N, C, V, F, W, CHUNK, CHUNKS, scale,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr,

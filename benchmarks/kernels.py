@@ -2,8 +2,10 @@
 
     python benchmarks/kernels.py [--device cuda] [--only OP]
 
-Writes benchmarks/kernels.csv, one line for each call, row by row, so that what was measured before an interruption is
-kept; with --only it writes nothing. Ten minutes at most on a GPU, most of it compilation; one on two CPU cores.
+Writes benchmarks/kernels.csv, one line for each call, and on a GPU kernels/measured.csv, which decides where attention
+takes its kernel; row by row, so that what was measured before an interruption is kept. With --only it writes nothing.
+What fails is said at the end, and the rest is measured. Ten minutes at most on a GPU, most of it compilation; one on
+two CPU cores.
 """
 
 import argparse
@@ -13,26 +15,39 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import torch
+
+from zoo.kernels import measured
 from zoo.kernels.bench import Row, rows
 from zoo.kernels.dispatch import why_no_triton
 
 FILE = Path(__file__).with_suffix(".csv")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"])
     parser.add_argument("--only", help="those whose name starts so")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no GPU here")
     print(why_no_triton() or "Triton kernels run here")
-    where, lines = machine(options.device), []
-    for row in rows(options.device, only=options.only):
+    where, lines, cases, failed = machine(options.device), [], [], {}
+    for row in rows(options.device, only=options.only, failed=failed):
         print(row, flush=True)
         lines += [line | where for line in lines_of(row)]
         if options.only is None:
             write(lines)
+        if row.path == "triton" and row.op in measured.OPERATIONS and row.shapes:
+            cases.append(measured.Case(row.device, row.op, row.dtype, row.shapes, row.ratio))
+        if cases and options.only is None:
+            measured.write(measured.FILE, cases)
+    for name, why in failed.items():
+        print(f"{name} failed: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def lines_of(row: Row) -> list[dict[str, str]]:
@@ -71,4 +86,4 @@ def write(lines: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

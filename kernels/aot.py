@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-SHARED_LIMITS = {"sm_80": 166_912, "sm_86": 101_376, "sm_89": 101_376, "sm_90": 232_448, "sm_100": 232_448}
-"""Bytes of shared memory that a block may have; the compiler does not check them."""
+SHARED_LIMITS = {"sm_80": 101_376, "sm_90": 232_448, "sm_100": 232_448}
+"""Bytes of shared memory that a block may have; the compiler does not check them. What is compiled for sm_80 runs on
+consumer cards too (sm_86, sm_89, sm_120), which have fewer than sm_80 itself (166,912)."""
 
 AMD_SHARED_LIMIT = 65_536
 

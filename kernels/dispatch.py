@@ -10,7 +10,10 @@ check both paths:
 import functools
 import importlib.metadata
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,16 +22,34 @@ from torch import Tensor
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
 """Whether this process runs Triton kernels in the interpreter (read once: `triton.jit` decides at decoration)."""
 
+SWITCH = os.environ.get("ZOO_KERNELS", "")
+"""What the user wants of the kernels: "never", "always", or where they pay (see measured.py)."""
+
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _triton_problem() -> str | None:
+    if SWITCH not in ("", "always"):
+        return f"ZOO_KERNELS={SWITCH}" + ("" if SWITCH == "never" else ", which is neither always nor never")
     try:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return "triton is not installed"
     if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < (3, 6):
         return f"triton {version} is too old: 3.6 or newer is needed"
+    return None if INTERPRETED else _build_problem()
+
+
+def _build_problem() -> str | None:
+    """Triton compiles a small library in C when it first meets a GPU."""
+    if not ("CC" in os.environ or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton finds no C compiler: install gcc, or set CC to another one"
+    scheme = sysconfig.get_default_scheme()
+    headers = Path(
+        sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
+    )  # as Triton does
+    if not (headers / "Python.h").is_file():
+        return f"Triton needs Python.h, which is not in {headers}: install Python's headers (python3-dev)"
     return None
 
 
@@ -38,7 +59,7 @@ TRITON_PROBLEM = _triton_problem()
 
 def why_no_triton() -> str | None:
     """One line that says why Triton kernels do not run on this machine, or None."""
-    if TRITON_PROBLEM is None and not INTERPRETED and not torch.cuda.is_available():
+    if not INTERPRETED and not torch.cuda.is_available():
         return "no GPU: operations take their ATen path"
     return TRITON_PROBLEM
 
@@ -96,12 +117,27 @@ def autocast_to(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
 
 
+def allows_tf32() -> bool:
+    """Whether the user lets float32 matrices be multiplied in TF32, and the current GPU can: of AMD's, gfx942 alone.
+
+    Of PyTorch's three settings the one that may always be read: the older two raise once the newer was used.
+    """
+    return torch.backends.cuda.matmul.fp32_precision == "tf32" and has_tf32()
+
+
+def has_tf32() -> bool:
+    """Whether the current GPU multiplies in TF32; Triton refuses the word elsewhere, whatever the dtype."""
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return True
+    return torch.cuda.get_device_properties().gcnArchName.startswith("gfx942")
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """How a kernel multiplies matrices: float32 as PyTorch does, TF32 where the user allows it, else to float32.
 
     It makes no difference to 16 bits, which always say the same, so that no kernel is compiled twice.
     """
-    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+    if dtype == torch.float32 and allows_tf32():
         return "tf32"
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
 

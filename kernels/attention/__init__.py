@@ -1,12 +1,14 @@
 """Softmax attention with everything that a vision backbone asks of it, in one function.
 
-On a GPU a fused Triton kernel (forward.py, backward.py: FlashAttention-2, arXiv 2307.08691) runs; on a CPU, and in
-every exported graph, PyTorch's own operations (aten.py). reference.py is the mathematics.
+On a GPU a fused Triton kernel (forward.py, backward.py: FlashAttention-2, arXiv 2307.08691) runs, without bias and mask
+where it was measured to pay (measured.py); on a CPU, and in every exported graph, PyTorch's own operations (aten.py).
+reference.py is the mathematics.
 """
 
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten
@@ -14,6 +16,7 @@ from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_op
 from zoo.kernels.attention.reference import attention_reference, merge
 from zoo.kernels.dispatch import autocast_to, exporting, runs_triton
+from zoo.kernels.measured import kernel_pays
 
 __all__ = ["attention", "attention_varlen", "merge"]
 
@@ -54,22 +57,24 @@ def attention(
     Raises ValueError where shapes do not fit.
     """
     _check(q, k, v, bias, block_mask, block_size)
-    masked = bias is not None or window is not None or key_lengths is not None or block_mask is not None
-    aligned = not causal or q.shape[2] == k.shape[2]
-    if not (masked or return_lse or k.shape[2] == 0) and aligned and not _kernel_runs_on(q, k, v):
+    if key_lengths is not None and key_lengths.shape != q.shape[:1]:
+        raise ValueError(f"key_lengths must be ({q.shape[0]},), one for each image, not {tuple(key_lengths.shape)}")
+    hides = window is not None or key_lengths is not None or block_mask is not None
+    plain = bias is None and not (hides or return_lse) and (q.shape[2] == k.shape[2] or not causal)
+    if plain and k.shape[2] and not _kernel_runs_on(q, k, v):
         return attention_aten(q, k, v, bias=None, visible=None, causal=causal, scale=scale)
     q, k, v = autocast_to(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if block_mask is not None:
         block_mask = block_mask[(None,) * (4 - block_mask.dim())]
     masks = Masks(_bounds(causal, window), key_lengths, block_mask, block_size or (1, 1))
-    if _kernel_runs_on(q, k, v):
+    if _kernel_runs_on(q, k, v) and (not plain or kernel_pays("attention", q, _sizes(q, k, v, causal))):
         return _run_kernel(q, k, v, bias, masks, scale, return_lse)
-    visible = masks.visible(q.shape[2], k.shape[2], q.device)
+    visible = None if plain else masks.visible(q.shape[2], k.shape[2], q.device)
     if return_lse or k.shape[2] == 0:
         o, lse = attention_reference(q, k, v, bias=bias, visible=visible, scale=scale)
         return (o, lse) if return_lse else o
-    return attention_aten(q, k, v, bias=bias, visible=visible, causal=False, scale=scale)
+    return attention_aten(q, k, v, bias=bias, visible=visible, causal=causal and plain, scale=scale)
 
 
 def attention_varlen(
@@ -110,6 +115,16 @@ def attention_varlen(
         o, lse = attention_varlen_aten(q, k, v, masks, scale)
     o, lse = o[0].transpose(0, 1), lse[0].transpose(0, 1)
     return (o, lse) if return_lse else o
+
+
+def _sizes(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> dict[str, int]:
+    """A call as `measured.py` compares it."""
+    batch, heads, queries, channels = q.shape
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    return {
+        **{"batch": batch, "heads": heads, "kv_heads": k.shape[1], "q_len": queries, "kv_len": k.shape[2]},
+        **{"head_dim": channels, "causal": int(causal), "backward": int(learns)},
+    }
 
 
 def _bounds(causal: bool, window: Bounds | None) -> Bounds:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zoo.kernels.attention import choice
 from zoo.kernels.attention.masks import Masks
+from zoo.kernels.dispatch import allows_tf32, has_tf32
 
 Strides = dict[str, int]
 
@@ -36,7 +37,7 @@ def bias_arguments(bias: Tensor | None, q: Tensor, k: Tensor) -> dict[str, Any]:
 def mask_arguments(masks: Masks, q: Tensor, k: Tensor, tiles: choice.Tiles, *, by_key: bool) -> dict[str, Any]:
     left, right = masks.window
     found: dict[str, Any] = {
-        "key_lengths": None if masks.key_lengths is None else masks.key_lengths.to(torch.int32),
+        "key_lengths": masks.key_lengths,
         "cu_queries": masks.cu_queries,
         "cu_keys": masks.cu_keys,
         "left": left if left >= 0 else None,
@@ -99,7 +100,7 @@ def tile_lists(
 
 def sizes(q: Tensor, v: Tensor, tiles: choice.Tiles) -> dict[str, Any]:
     """The constants that every kernel has."""
-    exact = q.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    exact = not (allows_tf32() if q.dtype == torch.float32 else has_tf32())
     (width, extra), (width_v, extra_v) = choice.parts_of(q.shape[-1]), choice.parts_of(v.shape[-1])
     return {
         **{"D": q.shape[-1], "WIDTH": width, "EXTRA": extra},

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from zoo.kernels.attention.tiles import (
+    COUNTS,
     LOG2E,
     add_products,
     key_range,
@@ -33,7 +34,7 @@ from zoo.kernels.attention.tiles import (
 # fmt: off
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def delta_kernel(
     o, do, dlse, delta, cu_queries, stride_ob, stride_oh, stride_om, stride_dob, stride_doh, stride_dom,
     stride_lb, stride_lh, H, M_all, row_tiles, DV: tl.constexpr, WIDTH_V: tl.constexpr, BM: tl.constexpr,
@@ -80,7 +81,7 @@ def query_gradient_step(
     return add_products(dq, ds, k_tile, EXTRA, PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def query_gradient_kernel(
     q, k, v, bias, do, lse, delta, dq, key_lengths, cu_queries, cu_keys, blocks, tile_counts, tile_indices,
     stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
@@ -161,7 +162,7 @@ def key_gradient_step(
     return add_products(dk, ds, q_tile, EXTRA, PRECISION), dv
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def key_gradient_kernel(
     q, k, v, bias, do, lse, delta, dk, dv, key_lengths, cu_queries, cu_keys, blocks, tile_counts, tile_indices,
     stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,

@@ -10,12 +10,12 @@ import triton
 import triton.language as tl
 
 from zoo.kernels.attention.backward import load_statistics
-from zoo.kernels.attention.tiles import load_parts, products_of, tile_scores
+from zoo.kernels.attention.tiles import COUNTS, load_parts, products_of, tile_scores
 
 # fmt: off
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def bias_gradient_kernel(
     q, k, v, bias, do, lse, delta, dbias, key_lengths, blocks,
     stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,

@@ -64,7 +64,8 @@ def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, ma
         return Tiles(16, 32 if machine == "sm_100" else columns, 4, stages)
     if in_registers and width == 64 and busy and queries <= 64:
         return Tiles(64, 32, 4, 2)
-    if queries <= 64 or amd or (busy and width != 64) or (in_registers and width == 128):
+    small = in_registers and (width == 128 or (width == 256 and machine == "sm_80"))
+    if queries <= 64 or amd or (busy and width != 64) or small:
         wide = width == 256 or (width == 128 and busy and not amd)
         return Tiles(64, columns, 8 if wide else 4, stages)
     return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
@@ -73,7 +74,7 @@ def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, ma
 def query_gradient_tiles(width: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
     amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
-        return Tiles(32, 32, 8, 1)
+        return _wide_gradient_tiles(width, itemsize, machine)
     narrow = amd or (busy and width == 128) or (in_registers and (busy or width == 128))
     return Tiles(64, 32 if narrow else 64, 4, 2 if width <= 64 and not amd else 1)
 
@@ -82,7 +83,7 @@ def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, 
     """busy: with any mask or bias."""
     amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
-        return Tiles(32, 32, 8, 1)
+        return _wide_gradient_tiles(width, itemsize, machine)
     if width == 128 and busy and not amd:
         return {"sm_80": Tiles(32, 32, 8, 1), "sm_90": Tiles(16, 64, 8, 1), "sm_100": Tiles(32, 64, 8, 1)}[machine]
     if width == 128 and in_registers:
@@ -97,10 +98,15 @@ def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, 
 def bias_gradient_tiles(width: int, *, itemsize: int = 2, machine: Machine) -> Tiles:
     amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
-        return Tiles(32, 32, 8, 1)
+        return _wide_gradient_tiles(width, itemsize, machine)
     if amd or (in_registers and width == 128):
         return Tiles(32, 32, 4, 1)
     return Tiles(32 if in_registers else 64, 64, 8, 1)
+
+
+def _wide_gradient_tiles(width: int, itemsize: int, machine: Machine) -> Tiles:
+    """Smaller where four tiles of float32 would take more shared memory than a consumer card has."""
+    return Tiles(16, 16, 8, 1) if (width, itemsize, machine) == (256, 4, "sm_80") else Tiles(32, 32, 8, 1)
 
 
 def _kind(machine: Machine) -> tuple[bool, bool]:

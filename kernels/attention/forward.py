@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from zoo.kernels.attention.tiles import (
+    COUNTS,
     LOG2E,
     add_products,
     divide_parts,
@@ -97,7 +98,7 @@ def forward_step(
     return add_products(acc, p, v_tile, EXTRA_V, PRECISION), m_new, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def forward_kernel(
     q, k, v, bias, o, lse, key_lengths, cu_queries, cu_keys, blocks, tile_counts, tile_indices,
     stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
@@ -171,7 +172,7 @@ def forward_kernel(
     tl.store(lse + rows, value, mask=rows < M)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def merge_kernel(
     o_parts, lse_parts, o, lse, stride_ob, stride_oh, stride_om, H, M,
     SPLITS: tl.constexpr, DV: tl.constexpr, WIDTH_V: tl.constexpr,

@@ -101,8 +101,20 @@ def _backward(ctx: Any, do: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
 attention_op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _masks(window: Sequence[int], key_lengths: Any, block_mask: Any, block_size: Sequence[int], *packed: Any) -> Masks:
-    return Masks((window[0], window[1]), key_lengths, block_mask, (block_size[0], block_size[1]), *packed)
+def _masks(
+    window: Sequence[int],
+    key_lengths: Tensor | None,
+    block_mask: Tensor | None,
+    block_size: Sequence[int],
+    cu_queries: Tensor | None,
+    cu_keys: Tensor | None,
+    longest: int,
+) -> Masks:
+    """What the kernels read by a pointer lies behind each other in int32."""
+    lengths, queries, keys = (
+        None if x is None else x.to(torch.int32).contiguous() for x in (key_lengths, cu_queries, cu_keys)
+    )
+    return Masks((window[0], window[1]), lengths, block_mask, (block_size[0], block_size[1]), queries, keys, longest)
 
 
 def _token_major(x: Tensor) -> Tensor:

@@ -16,6 +16,12 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
+COUNTS = (
+    "B", "H", "GROUP", "KEY_HEADS", "M", "N", "M_all", "N_all", "row_tiles", "column_tiles", "splits", "chunk", "parts",
+    "left", "right", "block_rows", "block_columns", "blocks_per_row",
+)  # fmt: skip
+"""What changes from batch to batch and makes no kernel faster by being known: nothing is compiled anew for it."""
+
 
 @triton.jit
 def load_rows(

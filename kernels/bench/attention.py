@@ -75,7 +75,7 @@ def _images(device: str, dtype: torch.dtype, *, batch: int, heads: int, tokens: 
     qkv = torch.randn(batch, tokens, 3, heads, 64, device=device, dtype=dtype)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     calls = {"attention": lambda: ours(q, k, v)} | _others(q, k, v)
-    shapes = {"batch": batch, "heads": heads, "q_len": tokens, "kv_len": tokens, "head_dim": 64}
+    shapes = {"batch": batch, "heads": heads, "kv_heads": heads, "q_len": tokens, "kv_len": tokens, "head_dim": 64}
     return Comparison("attention", f"{batch} x {heads} x {tokens} x 64, fused qkv", calls, qkv, shapes)
 
 
@@ -93,7 +93,14 @@ def _long(
         upstream = torch.randn_like(q).detach()
         calls = {name: _backward_of(call, leaves, upstream) for name, call in calls.items()}
     kind = ", causal" * causal + ", backward" * backward
-    shapes = {"batch": batch, "heads": heads, "q_len": tokens, "kv_len": tokens, "head_dim": channels}
+    shapes = {
+        "batch": batch,
+        "heads": heads,
+        "kv_heads": heads,
+        "q_len": tokens,
+        "kv_len": tokens,
+        "head_dim": channels,
+    }
     shapes |= {"causal": int(causal), "backward": int(backward)}
     return Comparison("attention", f"{batch} x {heads} x {tokens} x {channels}{kind}", calls, q, shapes)
 
@@ -168,5 +175,6 @@ def _backward_of(forward: Call, leaves: list[Tensor], upstream: Tensor) -> Call:
 
 COMPARISONS = (
     attention_vit, attention_vit_large, attention_long_64, attention_long_128, attention_long_causal,
-    attention_backward_64, attention_backward_128, attention_windows_7, attention_windows_8, attention_decoding,
+    attention_backward_64, attention_backward_128, attention_decoding,
 )  # fmt: skip
+WINDOWS = (attention_windows_7, attention_windows_8)

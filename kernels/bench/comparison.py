@@ -11,19 +11,22 @@ from torch import Tensor
 
 from zoo.kernels.cost import DEVICES, Cost, cost
 from zoo.kernels.dispatch import runs_triton
+from zoo.kernels.measured import kernels_always
 
 Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`calls[op]` is ours, the others compute the same. `shapes` are for the cost model (None: it has no formula)."""
+    """`calls[op]` is ours, the others compute the same. `shapes` are for the cost model (None: it has no formula).
+    kernel: whether the operation has a kernel for this case at all."""
 
     op: str
     case: str
     calls: Mapping[str, Call]
     probe: Tensor
     shapes: Mapping[str, int] | None = None
+    kernel: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Row:
     dispatcher picked. tflops, gbps: ours, from the FLOPs and the byte floor of the cost model. floor: share of the time
     floor that we reach (None where the device is not in `cost.DEVICES`). copy: our bytes a second as a share of those
     of a plain copy, measured in the same run. memory: megabytes by name that a call takes at its peak (GPU only).
-    left_out: other calls that do not run here, and why.
+    left_out: other calls that do not run here, and why. shapes: the comparison's.
     """
 
     op: str
@@ -52,6 +55,7 @@ class Row:
     copy: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Ours on one line, the others on the next."""
@@ -68,22 +72,29 @@ class Row:
         return f"{self.times[name]:.3f} ms" + (f", {self.memory[name]:.0f} MB" if name in self.memory else "")
 
 
+@kernels_always()
 def measure(found: Comparison, device: str, dtype: torch.dtype, *, rounds: int, copy_gbps: float | None) -> Row:
     """Time all calls of a comparison in one run.
 
     Raises:
         Exception: what our own call raises; another's is left out.
     """
-    calls, left_out = {}, {}
+    calls: dict[str, Call] = {}
+    turns: dict[str, list[float]] = {}
+    memory: dict[str, float] = {}
+    left_out: dict[str, str] = {}
     for name, call in found.calls.items():
         try:
             call()
+            if device == "cuda":
+                megabytes = peak_megabytes(call)
+                turns[name], memory[name] = time_on_gpu(call), megabytes
             calls[name] = call
         except Exception as error:  # a rival's limits are of any kind: unsupported shapes, compilers, memory
             if name == found.op:
                 raise
-            left_out[name] = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-    turns = time_on_gpu(calls) if device == "cuda" else time_on_cpu(calls, rounds)
+            left_out[name] = first_line(error)
+    turns = turns or time_on_cpu(calls, rounds)
     ours = turns[found.op]
     others = list(zip(*(taken for name, taken in turns.items() if name != found.op), strict=True))
     ratios = [min(other) / own for other, own in zip(others, ours)] or [float("nan")]
@@ -94,7 +105,7 @@ def measure(found: Comparison, device: str, dtype: torch.dtype, *, rounds: int, 
         found.case,
         device_name(device),
         str(dtype).removeprefix("torch."),
-        "triton" if runs_triton(found.probe) else "aten",
+        "triton" if found.kernel and runs_triton(found.probe) else "aten",
         {name: statistics.median(taken) for name, taken in turns.items()},
         _spread(ours),
         statistics.median(ratios),
@@ -102,16 +113,22 @@ def measure(found: Comparison, device: str, dtype: torch.dtype, *, rounds: int, 
         gbps=needed.bytes / seconds / 1e9 if needed else None,
         floor=floor / seconds if floor else None,
         copy=needed.bytes / seconds / 1e9 / copy_gbps if needed and copy_gbps else None,
-        memory={name: peak_megabytes(call) for name, call in calls.items()} if device == "cuda" else {},
+        memory=memory,
         left_out=left_out,
+        shapes=found.shapes or {},
     )
 
 
-def time_on_gpu(calls: Mapping[str, Call]) -> dict[str, list[float]]:
-    """Milliseconds of every call, 20 %, 50 % and 80 % quantiles by `triton.testing.do_bench`, which clears the L2."""
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for a table."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
+def time_on_gpu(call: Call) -> list[float]:
+    """Milliseconds of a call, 20 %, 50 % and 80 % quantiles by `triton.testing.do_bench`, which clears the L2."""
     from triton.testing import do_bench
 
-    return {name: do_bench(call, warmup=25, rep=100, quantiles=[0.2, 0.5, 0.8]) for name, call in calls.items()}
+    return do_bench(call, warmup=25, rep=100, quantiles=[0.2, 0.5, 0.8])
 
 
 def time_on_cpu(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
@@ -131,7 +148,7 @@ def copy_bandwidth(device: str) -> float | None:
         return None
     source = torch.randn(2**28, device=device)
     target = torch.empty_like(source)
-    milliseconds = time_on_gpu({"copy": lambda: target.copy_(source)})["copy"][1]
+    milliseconds = time_on_gpu(lambda: target.copy_(source))[1]
     return 2 * source.nbytes / milliseconds / 1e6
 
 

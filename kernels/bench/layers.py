@@ -6,6 +6,7 @@ from torch import Tensor
 
 from zoo.kernels.bench.comparison import Call, Comparison
 from zoo.kernels.fftconv import fftconv as convolve
+from zoo.kernels.fftconv import runs_kernel
 from zoo.kernels.monarch import monarch as product
 from zoo.kernels.monarch import reference as monarch_reference
 from zoo.kernels.preprocess import preprocess as prepare
@@ -112,7 +113,8 @@ def _convolution(device: str, dtype: torch.dtype, length: int) -> Comparison:
 
     shapes = {"batch": batch, "channels": channels, "length": length, "fft_size": 1 << (2 * length - 1).bit_length()}
     calls = {"fftconv": lambda: convolve(u, k), "torch.fft": plain}
-    return Comparison("fftconv", f"{batch} x {channels} x {length}, causal", calls, u, shapes)
+    kernel = runs_kernel(u, k, fft_size=None)
+    return Comparison("fftconv", f"{batch} x {channels} x {length}, causal", calls, u, shapes, kernel)
 
 
 COMPARISONS = (

@@ -47,14 +47,14 @@ def fftconv(
         k = torch.fft.irfft(spectrum * kept, n=fft_size).to(k.dtype)
     if fft_size is not None and fft_size < max(u.shape[2], k.shape[1]):
         raise ValueError(f"fftconv: fft_size {fft_size} is below the length {u.shape[2]} or the taps {k.shape[1]}")
-    kernel = _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size)
+    kernel = runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size)
     size = _size(u.shape[2], k.shape[1], fft_size, kernel=kernel)
     if kernel:
         return torch.ops.zoo.fftconv(u, k, in_gate, out_gate, size)
     return aten.convolve(u, k, in_gate, out_gate, size)
 
 
-def _runs_kernel(*tensors: Tensor | None, fft_size: int | None) -> bool:
+def runs_kernel(*tensors: Tensor | None, fft_size: int | None) -> bool:
     """Whether the kernel runs for (u, k, gates) and a size (None: whatever a causal convolution needs)."""
     given = [tensor for tensor in tensors if tensor is not None]
     if exporting() or not runs_triton(*given):
@@ -80,7 +80,7 @@ def _size(length: int, taps: int, fft_size: int | None, *, kernel: bool) -> int:
 
 @torch.library.custom_op("zoo::fftconv", mutates_args=())
 def _fftconv(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int) -> Tensor:
-    if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
+    if runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
         from zoo.kernels.fftconv.triton import convolve
 
         return convolve(u, k, fft_size, in_gate=in_gate, out_gate=out_gate)
@@ -100,7 +100,7 @@ def _fftconv_backward(
 
     du = in_gate dx, din_gate = u dx, dout_gate = dy conv(x); gates that are absent have an empty gradient.
     """
-    run = _convolve_kernel if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size) else _convolve_aten
+    run = _convolve_kernel if runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size) else _convolve_aten
     dx = run(grad, k, out_gate, fft_size, True)
     du = (dx if in_gate is None else dx * in_gate).to(u.dtype)
     din, dout = u.new_empty(0), u.new_empty(0)
@@ -130,7 +130,7 @@ def _correlate(
     grad: Tensor, u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, fft_size: int
 ) -> Tensor:
     """dk of `_fftconv_backward`."""
-    if _runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
+    if runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size):
         from zoo.kernels.fftconv.triton import correlate, correlates
 
         if correlates(fft_size):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
+from zoo.kernels.dispatch import dot_precision, dot_precisions, has_tf32, on_its_gpu
 from zoo.kernels.fftconv.long import convolve_long_kernel, correlate_long_kernel
 from zoo.kernels.fftconv.reference import dft, twiddles
 from zoo.kernels.fftconv.short import convolve_kernel, correlate_kernel
@@ -55,7 +55,7 @@ def _tables(fft_size: int, device: torch.device) -> dict[str, Tensor]:
 def _sizes(fft_size: int, u: Tensor) -> dict[str, Any]:
     """The constants of a launch."""
     *outer, n1, n2 = FACTORS[fft_size]
-    precision = dot_precision(u.dtype) if u.dtype == torch.float32 else "tf32"
+    precision = dot_precision(u.dtype) if u.dtype == torch.float32 or not has_tf32() else "tf32"
     found: dict[str, Any] = {"N1": n1, "N2": n2, "PRECISION": precision}
     if outer:
         found |= {"N0": outer[0], "BLOCK": BLOCKS[outer[0]], "num_warps": LONG_WARPS, "num_stages": 1}
@@ -72,8 +72,13 @@ def _spectrum_of(k: Tensor, fft_size: int, conjugate: bool) -> Tensor:
     return torch.stack([bins.real, -bins.imag if conjugate else bins.imag], 1).contiguous()
 
 
+def _signal(u: Tensor) -> Tensor:
+    """float16 as float32: matrix units cut off what TF32 does not hold, up to 2^-10, which bfloat16 alone lacks too."""
+    return (u.float() if u.dtype == torch.float16 else u).contiguous()
+
+
 def _like(gate: Tensor | None, u: Tensor) -> Tensor | None:
-    return None if gate is None else gate.expand_as(u).contiguous()
+    return None if gate is None else _signal(gate.expand_as(u))
 
 
 @on_its_gpu
@@ -91,8 +96,8 @@ def convolve(
 
     conjugate: with conj(FFT(k)), which is the gradient's convolution.
     """
-    u = u.contiguous()
-    y = torch.empty_like(u, dtype=dtype)
+    y = torch.empty(u.shape, dtype=dtype or u.dtype, device=u.device)
+    u = _signal(u)
     rows, (channels, length) = u.shape[0] * u.shape[1], u.shape[1:]
     if not u.numel():
         return y
@@ -124,11 +129,11 @@ def correlate(
     out_gate: Tensor | None = None,
 ) -> Tensor:
     """u and dy (B, H, L) -> dk (H, taps) in float32."""
-    u, grad = u.contiguous(), grad.contiguous()
+    u, grad = _signal(u), _signal(grad)
     batch, channels, length = u.shape
     dk = torch.empty(channels, taps, dtype=torch.float32, device=u.device)
-    if not dk.numel():
-        return dk
+    if not dk.numel() or not u.numel():
+        return dk.zero_()
     given = {"u": u, "grad": grad, "dk": dk, "B": batch, "H": channels, "L": length, "TAPS": taps}
     given |= {"in_gate": _like(in_gate, u), "out_gate": _like(out_gate, u)}
     given |= _tables(fft_size, u.device) | _sizes(fft_size, u)

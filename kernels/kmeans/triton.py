@@ -23,10 +23,11 @@ def assign_kernel(
     BN: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """ids[n] = argmin_k |c_k|^2 / 2 - <x_n, c_k>, the smallest k on a tie; `half` holds |c_k|^2 / 2."""
-    batch = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(N, BN)
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
     x += batch * N * D
     centroids += batch * K * D
-    n = tl.program_id(0) * BN + tl.arange(0, BN)  # [BN]
+    n = tl.program_id(0) % tiles * BN + tl.arange(0, BN)  # [BN]
     d = tl.arange(0, BD)  # [BD]
     square = tl.zeros((BN,), tl.float32)
     for start in range(0, D, BD):
@@ -93,7 +94,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     if ids.numel():
         half = centroids.float().square().sum(-1) / 2
         bn, bk, bd, warps, stages = TILES[x.dtype]
-        assign_kernel[(triton.cdiv(points, bn), batch)](
+        assign_kernel[(triton.cdiv(points, bn) * batch,)](
             x, centroids, half, ids, distances, points, clusters, dim, BN=bn, BK=bk, BD=bd,
             PRECISION=dot_precision(x.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
         )  # fmt: skip

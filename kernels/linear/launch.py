@@ -74,8 +74,9 @@ def forward(
         return y, z.fill_(eps)
     state = _before(_state(k, v, None, None, kind, causal, chosen), causal) if chosen.far else z
     tiles = _tiles(q, "forward")
-    grid = (triton.cdiv(q.shape[2], tiles["BM"]), q.shape[0] * q.shape[1])
-    forward_kernel[grid](q, k, v, state, y, z, eps=eps, **_arguments(q, k, v, kind, causal, chosen), **tiles)
+    forward_kernel[(triton.cdiv(q.shape[2], tiles["BM"]) * q.shape[0] * q.shape[1],)](
+        q, k, v, state, y, z, eps=eps, **_arguments(q, k, v, kind, causal, chosen), **tiles
+    )
     return y, z
 
 
@@ -98,10 +99,10 @@ def backward(
         of_queries = _after(_state(q, dy, t, e, kind, causal, chosen), causal)
     heads, arguments = q.shape[0] * q.shape[1], _arguments(q, k, v, kind, causal, chosen)
     tiles, key_tiles = _tiles(q, "queries"), _tiles(q, "keys")
-    queries_kernel[triton.cdiv(q.shape[2], tiles["BM"]), heads](
+    queries_kernel[(triton.cdiv(q.shape[2], tiles["BM"]) * heads,)](
         q, k, v, dy, t, e, of_keys, dq, **arguments, **tiles
     )  # fmt: skip
-    keys_kernel[triton.cdiv(k.shape[2], key_tiles["BN"]), heads](
+    keys_kernel[(triton.cdiv(k.shape[2], key_tiles["BN"]) * heads,)](
         q, k, v, dy, t, e, of_queries, dk, dv, **arguments, **key_tiles
     )  # fmt: skip
     return dq, dk, dv
@@ -124,7 +125,7 @@ def _state(x: Tensor, u: Tensor, t: Tensor | None, e: Tensor | None, kind: Kind,
     state = torch.empty(batch * heads, chunks, features, width, dtype=torch.float32, device=x.device)
     tile, warps, stages = tile_of("state", x.element_size(), machine_of(x.device))
     weights = (x, x) if t is None or e is None else (t, e)
-    state_kernel[blocks, chunks, batch * heads](
+    state_kernel[(blocks * batch * heads, chunks)](
         x, u, *weights, state, rows, channels, u.shape[3], features, width, chunk,
         _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_precisions(x)["STATE_PRECISION"],
         BN=tile, num_warps=warps, num_stages=stages, **flags(kind), **_widths(x, u),

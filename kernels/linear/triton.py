@@ -14,6 +14,9 @@ sum_i phi(q_i) [g_i, e_i], is to a key what the state of keys is to a query. No 
 import triton
 import triton.language as tl
 
+COUNTS = ("M", "N", "CHUNK", "CHUNKS")
+"""What changes from batch to batch: no kernel is compiled anew for it."""
+
 
 @triton.jit
 def _rows(x, n, end, C, RELU: tl.constexpr, BC: tl.constexpr):
@@ -85,16 +88,17 @@ def _slope(
     return slope
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def state_kernel(
     x, u, t, e, state, N, C, V, F, W, CHUNK, scale,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, WEIGHTED: tl.constexpr,
     BN: tl.constexpr, BC: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """state[g, chunk] = sum of phi(scale x_n) [t_n u_n, e_n] over the chunk's n; t = e = 1 unless WEIGHTED."""
-    a = tl.program_id(0)
+    blocks = C + 1 if TAYLOR else 1
+    a = tl.program_id(0) % blocks
+    head = (tl.program_id(0) // blocks).to(tl.int64)
     chunk = tl.program_id(1)
-    head = tl.program_id(2).to(tl.int64)
     x += head * N * C
     u += head * N * V
     c = tl.arange(0, BC)  # [BC]
@@ -130,7 +134,7 @@ def state_kernel(
             tl.store(bottom + V, tl.sum(count))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def forward_kernel(
     q, k, v, state, y, z, M, N, C, V, F, W, CHUNK, CHUNKS, scale, eps,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr,
@@ -138,11 +142,12 @@ def forward_kernel(
     PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """y and z of BM queries: NEAR through tiles of w, FAR through the state before the chunk (or of all keys)."""
-    head = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(M, BM)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
     q += head * M * C
     k += head * N * C
     v += head * N * V
-    start = tl.program_id(0) * BM
+    start = tl.program_id(0) % tiles * BM
     m = start + tl.arange(0, BM)  # [BM]
     chunk = start // CHUNK if CAUSAL else 0
     queries = _rows(q, m, M, C, RELU, BC)
@@ -189,7 +194,7 @@ def _near_gradients(
     return tl.where(seen, w * t[:, None], 0.0), tl.where(seen, ds, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def queries_kernel(
     q, k, v, dy, t, e, state, dq, M, N, C, V, F, W, CHUNK, CHUNKS, scale,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr,
@@ -197,11 +202,12 @@ def queries_kernel(
     PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of BM queries, from the same keys and state as the forward."""
-    head = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(M, BM)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
     q += head * M * C
     k += head * N * C
     v += head * N * V
-    start = tl.program_id(0) * BM
+    start = tl.program_id(0) % tiles * BM
     m = start + tl.arange(0, BM)  # [BM]
     chunk = start // CHUNK if CAUSAL else 0
     queries, grad = _rows(q, m, M, C, RELU, BC), _rows(dy + head * M * V, m, M, V, False, BV)
@@ -232,7 +238,7 @@ def queries_kernel(
     tl.store(at, slope.to(dq.dtype.element_ty), mask=(m[:, None] < M) & (c[None, :] < C))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def keys_kernel(
     q, k, v, dy, t, e, state, dk, dv, M, N, C, V, F, W, CHUNK, CHUNKS, scale,
     TAYLOR: tl.constexpr, RELU: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr,
@@ -240,11 +246,12 @@ def keys_kernel(
     PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of BN keys: `state` is that of the queries after the chunk (or of all queries)."""
-    head = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(N, BN)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
     q += head * M * C
     k += head * N * C
     dy += head * M * V
-    start = tl.program_id(0) * BN
+    start = tl.program_id(0) % tiles * BN
     n = start + tl.arange(0, BN)  # [BN]
     chunk = start // CHUNK if CAUSAL else 0
     keys, values = _rows(k, n, N, C, RELU, BC), _rows(v + head * N * V, n, N, V, False, BV)

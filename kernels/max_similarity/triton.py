@@ -24,8 +24,10 @@ def max_dot_kernel(
     BS: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """top[b,v] = max_s <h_bs, e_v>, at[b,v] = the first such s, -1 if there is none."""
-    image = tl.program_id(1).to(tl.int64)
-    v = tl.program_id(0) * BV + tl.arange(0, BV)  # [BV]
+    tiles = tl.cdiv(V, BV)
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    hidden += image * S * D
+    v = tl.program_id(0) % tiles * BV + tl.arange(0, BV)  # [BV]
     d = tl.arange(0, BD)  # [BD]
     best = tl.full((BV,), float("-inf"), tl.float32)
     place = tl.full((BV,), -1, tl.int32)
@@ -34,7 +36,7 @@ def max_dot_kernel(
         logits = tl.zeros((BS, BV), tl.float32)
         # a plain loop: an unrolled one would keep every slice of D in shared memory
         for start in range(0, D, BD):
-            h_at = hidden + (image * S + s[:, None]) * D + start + d[None, :]
+            h_at = hidden + (s[:, None] * D + (start + d[None, :]))
             h = tl.load(h_at, mask=(s[:, None] < S) & (start + d[None, :] < D), other=0.0)
             e_at = embedding + v[None, :].to(tl.int64) * D + start + d[:, None]
             e = tl.load(e_at, mask=(v[None, :] < V) & (start + d[:, None] < D), other=0.0)
@@ -85,7 +87,7 @@ def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tu
     if not top.numel():
         return top, at
     positions, columns, features, warps, stages = TILES[hidden.dtype]
-    max_dot_kernel[(triton.cdiv(concepts, columns), batch)](
+    max_dot_kernel[(triton.cdiv(concepts, columns) * batch,)](
         hidden, embedding, hidden if mask is None else mask.to(torch.uint8).contiguous(), top, at,
         length, concepts, dim, BS=positions, BV=columns, BD=features, MASKED=mask is not None,
         PRECISION=dot_precision(hidden.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,

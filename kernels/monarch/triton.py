@@ -18,16 +18,16 @@ from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
 
 @triton.jit
 def product_kernel(
-    a, b, c, M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, c_batch, c_row, c_column,
+    a, b, c, Z, M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, c_batch, c_row, c_column,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """c[z, m, n] = sum_k a[z, m, k] b[z, k, n], each with its own strides. The batch z varies fastest over programs."""
-    batch = tl.program_id(0).to(tl.int64)
-    m = (tl.program_id(1) * BM + tl.arange(0, BM)).to(tl.int64)  # [BM]
-    n = (tl.program_id(2) * BN + tl.arange(0, BN)).to(tl.int64)  # [BN]
+    batch = (tl.program_id(0) % Z).to(tl.int64)
+    m = (tl.program_id(0) // Z * BM + tl.arange(0, BM)).to(tl.int64)  # [BM]
+    n = (tl.program_id(1) * BN + tl.arange(0, BN)).to(tl.int64)  # [BN]
     total = tl.zeros((BM, BN), tl.float32)
     for start in range(0, K, BK):
-        k = start + tl.arange(0, BK)  # [BK]
+        k = (start + tl.arange(0, BK)).to(tl.int64)  # [BK]: the rows of x, in the gradients of weights
         a_at = a + batch * a_batch + m[:, None] * a_row + k[None, :] * a_inner
         b_at = b + batch * b_batch + k[:, None] * b_inner + n[None, :] * b_column
         left = tl.load(a_at, mask=(m[:, None] < M) & (k[None, :] < K), other=0.0)
@@ -59,8 +59,8 @@ def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
     if not c.numel():
         return
     bm, bn, bk, warps, stages = TILE
-    product_kernel[(batch, triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
-        a, b, c, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
+    product_kernel[(batch * triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
+        a, b, c, batch, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
         PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages,
     )  # fmt: skip
 
@@ -110,11 +110,13 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
     bm, bn, bk, warps, stages = TILE
     strides = ("a_batch", "a_row", "a_inner", "b_batch", "b_inner", "b_column", "c_batch", "c_row", "c_column")
     for word in ("fp32", "bf16"):
-        types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(("M", "N", "K", *strides), "i32")
+        types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(
+            ("Z", "M", "N", "K", *strides), "i32"
+        )
         for precision, (product, ones) in itertools.product(dot_precisions(word, amd=amd), UNIT_STRIDES.items()):
             fixed = dict.fromkeys(ones, 1)
             constants = {"BM": bm, "BN": bn, "BK": bk, "PRECISION": precision, **fixed}
-            aligned = tuple(name for name in ("M", "N", "K", *strides) if name not in fixed)
+            aligned = tuple(name for name in ("Z", "M", "N", "K", *strides) if name not in fixed)
             options = {"num_warps": warps, "num_stages": stages}
             name = f"{product} {word}, {precision}"
             main = word == "bf16"  # float32 spills 8 bytes on sm_100

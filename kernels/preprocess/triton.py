@@ -32,7 +32,9 @@ def preprocess_kernel(
     source = ox
     if FLIP:
         source = tl.where(tl.load(flips + image) != 0, OW - 1 - ox, ox)
-    step_y, step_x = height.to(tl.float32) / OH, width.to(tl.float32) / OW
+    # `/` is off by a last digit, also where both are equal and nothing is to be resized
+    step_y = tl.div_rn(height.to(tl.float32), tl.cast(OH, tl.float32))
+    step_x = tl.div_rn(width.to(tl.float32), tl.cast(OW, tl.float32))
     support_y = tl.maximum(step_y, 1.0) if ANTIALIAS else 1.0 + 0 * step_y
     support_x = tl.maximum(step_x, 1.0) if ANTIALIAS else 1.0 + 0 * step_x
     py = (oy.to(tl.float32) + 0.5) * step_y - 0.5

@@ -31,9 +31,10 @@ def quantize_kernel(x, codes, scales, K, BLOCK: tl.constexpr):
     for start in range(0, K, BLOCK):
         at = start + tl.arange(0, BLOCK)
         value = tl.load(x + row * K + at, mask=at < K, other=0.0).to(tl.float32) * inverse
+        # before the rounding, so that the product above is not fused with the sum below, which would round once
+        value = tl.minimum(tl.maximum(value, -128.0), 127.0)
         # adding and subtracting 1.5 * 2^23 rounds half to even
         value = (value + 12582912.0) - 12582912.0
-        value = tl.minimum(tl.maximum(value, -128.0), 127.0)
         tl.store(codes + row * K + at, value.to(tl.int8), mask=at < K)
 
 

@@ -20,8 +20,9 @@ def probed_logits_kernel(
     hidden, rows, probes, logits, P, R, D, BR: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """logits[t, p, r] = sum_d hidden[t, d] rows[probes[t, p], r, d] for BR of the P R pairs (p, r)."""
-    token = tl.program_id(1).to(tl.int64)
-    pair = tl.program_id(0) * BR + tl.arange(0, BR)  # [BR]
+    tiles = tl.cdiv(P * R, BR)
+    token = (tl.program_id(0) // tiles).to(tl.int64)
+    pair = tl.program_id(0) % tiles * BR + tl.arange(0, BR)  # [BR]
     inside = pair < P * R
     cluster = tl.load(probes + token * P + pair // R, mask=inside, other=0)
     row = cluster * R + pair % R
@@ -47,7 +48,7 @@ def probed_logits(hidden: Tensor, rows: Tensor, probes: Tensor) -> Tensor:
     if not logits.numel():
         return logits
     height, width, warps = TILE
-    probed_logits_kernel[(triton.cdiv(count * size, height), tokens)](
+    probed_logits_kernel[(triton.cdiv(count * size, height) * tokens,)](
         hidden, rows, probes, logits, count, size, dim, BR=height, BD=width, num_warps=warps
     )
     return logits

@@ -99,6 +99,18 @@ def test_key_lengths_and_what_lies_behind_them(lengths, window):
     assert torch.equal(poisoned, whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+def test_lengths_that_do_not_lie_behind_each_other(dtype):
+    """A column of a table, one number for all, and bounds with other numbers between them."""
+    q, k, v = qkv()
+    for lengths in (torch.tensor([[30, 900], [0, 900]], dtype=dtype)[:, 0], torch.tensor([41], dtype=dtype).expand(2)):
+        check(q, k, v, None, Masks(key_lengths=lengths))
+    bounds = torch.tensor([[0, 900], [20, 900], [53, 900]], dtype=dtype)[:, 0]
+    q, k, v = (torch.randn(53, 2, 32) for _ in "qkv")
+    packed, apart = (attention_varlen(q, k, v, x, x, max_seqlen_q=33) for x in (bounds, bounds.int().contiguous()))
+    assert torch.equal(packed, apart)
+
+
 @pytest.mark.parametrize(("block_size", "heads"), [((16, 16), 1), ((64, 64), 2), ((7, 13), 1), ((1, 30), 2)])
 @pytest.mark.parametrize("window", [(-1, -1), (-1, 0)], ids=str)
 def test_block_masks(block_size, heads, window):

@@ -58,6 +58,14 @@ def test_forward_and_backward(batch, channels, length, taps, size, gated):
         close(got, expected, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("size", [256, 4096])
+def test_no_image_has_no_gradient(size):
+    with GuardBands() as guard:
+        dk = kernels.correlate(torch.randn(0, 2, 100), torch.randn(0, 2, 100), 50, size)
+        guard.check(dk)
+    assert not dk.any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [65536])
 def test_the_longest(size):

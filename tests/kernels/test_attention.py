@@ -240,6 +240,7 @@ def test_autocast_computes_in_its_dtype_and_returns_gradients_in_the_given_one()
         ({"bias": torch.ones(9, 13).bool()}, "floating point"),
         ({"block_mask": torch.ones(2, 2).bool()}, "go together"),
         ({"block_mask": torch.ones(2, 2).bool(), "block_size": (4, 4)}, r"\(3, 4\) tiles"),
+        ({"key_lengths": torch.tensor([5])}, r"key_lengths must be \(2,\)"),
     ],
 )
 def test_a_wrong_argument_is_named(change, says):

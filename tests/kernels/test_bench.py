@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.kernels.harness import close
-from zoo.kernels.bench import COMPARISONS, rows
+from zoo.kernels import bench
+from zoo.kernels.bench import COMPARISONS, comparison, rows
 from zoo.kernels.bench.attention import _written_out
 from zoo.kernels.bench.comparison import Comparison, measure
 
@@ -47,6 +48,38 @@ def test_a_rival_that_fails_is_left_out():
     assert row.spread[0] <= row.times["attention"] <= row.spread[1]
     with pytest.raises(RuntimeError, match="no kernel"):
         measure(Comparison("broken", "toy", calls, x), "cpu", x.dtype, rounds=1, copy_gbps=None)
+
+
+def test_a_rival_that_fails_while_it_is_timed_on_a_gpu_is_left_out_too(monkeypatch):
+    def timed(call):
+        if call() is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [1.0, 2.0, 3.0]
+
+    monkeypatch.setattr(comparison, "time_on_gpu", timed)
+    monkeypatch.setattr(comparison, "peak_megabytes", lambda call: 5.0)
+    monkeypatch.setattr(comparison, "device_name", lambda device: "NVIDIA H200")
+    x = torch.randn(8)
+    calls = {"attention": lambda: x, "grows": lambda: None, "other": lambda: x}
+    row = measure(Comparison("attention", "toy", calls, x), "cuda", x.dtype, rounds=3, copy_gbps=None)
+    assert set(row.times) == set(row.memory) == {"attention", "other"}
+    assert row.left_out == {"grows": "CUDA out of memory"}
+
+
+def test_an_operation_of_ours_that_fails_does_not_end_the_run(monkeypatch):
+    def broken(device, dtype):
+        raise RuntimeError("out of resource: shared memory\nand a long tail")
+
+    def works(device, dtype):
+        x = torch.randn(8)
+        return Comparison("attention", "toy", {"attention": lambda: x + 1, "other": lambda: x + 1}, x)
+
+    monkeypatch.setattr(bench, "COMPARISONS", (broken, works))
+    failed = {}
+    assert [row.case for row in rows("cpu", rounds=1, failed=failed)] == ["toy"]
+    assert failed == {"broken": "out of resource: shared memory"}
+    with pytest.raises(RuntimeError, match="shared memory"):
+        list(rows("cpu", rounds=1))
 
 
 def test_rows_by_name():

@@ -21,7 +21,7 @@ from zoo.kernels.attention import attention, attention_varlen
 from zoo.kernels.catalogue import TARGETS, catalogue, operations
 from zoo.kernels.dispatch import KERNEL_DTYPES
 from zoo.kernels.fftconv import fftconv
-from zoo.kernels.linear import linear_attention, simplified_linear_attention, taylor_attention
+from zoo.kernels.linear import launch, linear_attention, simplified_linear_attention, taylor_attention
 from zoo.kernels.max_similarity import max_similarity
 from zoo.kernels.monarch import monarch
 from zoo.kernels.preprocess import preprocess
@@ -34,6 +34,9 @@ WORDS = {
     torch.int32: "i32", torch.int64: "i64",
 }  # fmt: skip
 """Triton's words; the catalogue's "bf16" stands for float16."""
+
+MOST_PROGRAMS = 65_535
+"""Along a grid's second and third axis; the first takes 2^31 - 1."""
 
 INDICES = ("ids", "at")
 """Results that later steps use as indices: 0 instead of what lay in memory."""
@@ -63,6 +66,7 @@ def record(monkeypatch) -> Callable[[str], list[Configuration]]:
 
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **named: Any) -> None:
         assert current, f"{kernel.fn.__name__} runs on whatever GPU is the current one: its launcher is not on_its_gpu"
+        assert max(grid[1:], default=1) <= MOST_PROGRAMS, f"{kernel.fn.__name__}: a grid of {grid} cannot be launched"
         options = {key: named.pop(key) for key in ("num_warps", "num_stages") if key in named}
         given = dict(zip(kernel.arg_names, args, strict=False)) | named
         fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
@@ -186,3 +190,21 @@ def test_launches_are_in_the_catalogue(name, target, record, tf32):
     said = "\n".join(f"{it.name} {it.constants} {it.options}" for it in missing[:3])
     assert {launch.kernel for launch in launches} == {entry.kernel for entry in held}
     assert not missing, f"{len(missing)} of {len(distinct)} launches are not in the catalogue:\n{said}"
+
+
+def test_large_batches_can_be_launched(record):
+    """More images, heads, tokens or problems than a grid's second axis takes."""
+    seen, many, dtype = record("sm_90"), MOST_PROGRAMS + 5, torch.float32
+    q, k, v = (made(many, 1, 1, 2, dtype=dtype) for _ in "qkv")
+    attention(q, k, v).sum().backward()
+    linear_attention(q, k, v).sum().backward()
+    launch.forward(q.detach(), k.detach(), v.detach(), "taylor", False, 1e-6, launch.Plan(False, True, 1, 1))
+    x, weight = made(many, 1, 4, dtype=dtype), made(3, 4, dtype=dtype)
+    max_similarity(x, weight).score.sum().backward()
+    kmeans.update(x.detach(), kmeans.assign(x.detach(), x.detach())[0], x.detach())
+    retrieve(x[:, 0].detach(), arrange(weight.detach(), torch.arange(3).view(3, 1)))
+    monarch(made(64 * many, 1, dtype=dtype), made(1, 1, 1, dtype=dtype), made(1, 1, 1, dtype=dtype)).sum().backward()
+    rational(x, torch.ones(2, 6, requires_grad=True), torch.ones(2, 4, requires_grad=True)).sum().backward()
+    fftconv(made(many, 1, 2, dtype=dtype), made(1, 2, dtype=dtype)).sum().backward()
+    quant_linear(x[:, 0].detach(), *quantize_weight(torch.ones(3, 4)))
+    assert {found.name for found in seen} >= {"product_kernel", "probed_logits_kernel", "assign_kernel"}

@@ -22,6 +22,9 @@ test_half_precision_in_the_interpreter = interpreter_test("interpret_half.py")
 def run(*words: str, before: tuple[str, ...] = ()) -> None:
     command = [*before, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.kernels.on_gpu"]
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["ZOO_KERNELS"] = "always"
+    if before:  # each tensor in memory of its own, or reads beyond one meet its neighbour
+        environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
     done = subprocess.run([*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 

@@ -49,5 +49,6 @@ def test_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "H100")
     assert doctor._accelerators() == ["cuda:0 H100, sm_90, 81,920 MiB"]
     assert doctor._kernels()["attention"]["gpu"].startswith(("Triton", "ATen ("))

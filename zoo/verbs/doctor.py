@@ -73,12 +73,19 @@ def _kernels() -> dict[str, dict[str, str | None]]:
 
     import zoo.kernels
     from zoo.kernels.dispatch import INTERPRETED, TRITON_PROBLEM
+    from zoo.kernels.measured import OPERATIONS, said_of
 
     cpu = "Triton's interpreter" if INTERPRETED else "ATen"
     gpu = f"ATen ({TRITON_PROBLEM})" if TRITON_PROBLEM else "Triton"
-    paths = {"cpu": cpu, "gpu": gpu if torch.cuda.is_available() else None}
+    has_gpu = torch.cuda.is_available()
+    paths = {"cpu": cpu, "gpu": gpu if has_gpu else None}
+    by_case = {
+        "cpu": cpu,
+        "gpu": said_of(torch.cuda.get_device_name()) if has_gpu and not TRITON_PROBLEM else paths["gpu"],
+    }
     folders = (folder for place in zoo.kernels.__path__ for folder in sorted(Path(place).iterdir()))
-    return {folder.name: paths for folder in folders if (folder / "reference.py").is_file()}
+    named = (folder.name for folder in folders if (folder / "reference.py").is_file())
+    return {name: by_case if name in OPERATIONS else paths for name in named}
 
 
 def _installed(package: str) -> str | None:

@@ -9,7 +9,6 @@ from zoo.kernels.attention import attention
 from zoo.kernels.dispatch import INTERPRETED
 from zoo.kernels.flashbias import alibi_factors, distance_factors, factored_bias_attention, svd_factors, window_bias
 
-
 EXACT = torch.float32 if INTERPRETED else torch.float64
 """The widest that runs: kernels have no float64, and in it their golden cases would not reach them."""
 

@@ -3,7 +3,8 @@
     use_zoo_attention(timm.create_model("vit_base_patch16_224"))
 
 Weights, state_dict keys and outputs stay as they are; the attention inside runs through `zoo.kernels.attention`, which
-on a GPU reads q, k, v straight out of the packed projection and gives the relative position bias its gradient.
+on a GPU reads q, k, v straight out of the packed projection and gives the relative position bias its gradient. The zoo's
+own timm and CLIP networks are built with it.
 """
 
 import math
@@ -32,15 +33,23 @@ def use_zoo_attention(model: Network) -> Network:
 
     Raises ValueError where no layer is of a known kind.
     """
-    changed = 0
-    for module in model.modules():
-        if type(module) in KNOWN:
-            module.__class__ = KNOWN[type(module)]
-        changed += type(module) in KNOWN.values()
-    if not changed:
+    if not _change(model):
         names = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in KNOWN)
         raise ValueError(f"{type(model).__name__} has no attention layer of a known kind ({names})")
     return model
+
+
+def with_zoo_attention(model: Network) -> Network:
+    """The same for networks of any kind: one without a known attention layer stays as it is."""
+    _change(model)
+    return model
+
+
+def _change(model: nn.Module) -> int:
+    """How many attention layers of a known kind compute with `zoo.kernels.attention` now."""
+    for module in model.modules():
+        module.__class__ = KNOWN.get(type(module), type(module))
+    return sum(type(module) in KNOWN.values() for module in model.modules())
 
 
 class TimmAttention(Attention):

@@ -3,8 +3,8 @@
     use_zoo_attention(timm.create_model("vit_base_patch16_224"))
 
 Weights, state_dict keys and outputs stay as they are; the attention inside runs through `zoo.kernels.attention`, which
-on a GPU reads q, k, v straight out of the packed projection and gives the relative position bias its gradient. The zoo's
-own timm and CLIP networks are built with it.
+on a GPU reads q, k, v straight out of the packed projection and gives the relative position bias its gradient.
+The zoo's own timm and CLIP networks are built with it.
 """
 
 import math

@@ -53,8 +53,8 @@ def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: 
     q, k, v = in_float32(q, k, v)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         visible = masks.visible(q.shape[2], k.shape[2], q.device)
-        o, lse = attention_reference(q, k, v, visible=visible, scale=scale)
-        return o.to(dtype), lse
+        whole = attention_reference(q, k, v, visible=visible, scale=scale)
+        return whole[0].to(dtype), whole[1]
     alone = Masks(masks.window)
     parts = []
     for (m, m_end), (n, n_end) in zip(pairwise(masks.cu_queries.tolist()), pairwise(masks.cu_keys.tolist())):

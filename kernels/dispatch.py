@@ -22,17 +22,34 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _triton_problem() -> str | None:
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
+def triton_problem(triton: str | None, numpy: str, *, interpreted: bool) -> str | None:
+    """One line that says why these versions cannot run the kernels, or None."""
+    if triton is None:
         return "triton is not installed"
-    if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < (3, 6):
-        return f"triton {version} is too old: 3.6 or newer is needed"
+    if _release(triton) < (3, 6):
+        return f"triton {triton} is too old: 3.6 or newer is needed"
+    if interpreted and _release(triton) < (3, 7) and _release(numpy) >= (2, 4):
+        return f"the interpreter of triton {triton} cannot loop with numpy {numpy}: numpy < 2.4 or triton 3.7 is needed"
     return None
 
 
-TRITON_PROBLEM = _triton_problem()
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+
+
+def _installed() -> str | None:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def problem_here(*, interpreted: bool) -> str | None:
+    """`triton_problem` of the versions that are installed."""
+    return triton_problem(_installed(), importlib.metadata.version("numpy"), interpreted=interpreted)
+
+
+TRITON_PROBLEM = problem_here(interpreted=INTERPRETED)
 """One line that says why Triton cannot be used at all, or None."""
 
 

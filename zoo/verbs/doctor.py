@@ -74,8 +74,9 @@ def _kernels() -> dict[str, dict[str, str | None]]:
     import zoo.kernels
     from zoo.kernels.dispatch import INTERPRETED, TRITON_PROBLEM
 
-    cpu = "Triton's interpreter" if INTERPRETED else "ATen"
-    gpu = f"ATen ({TRITON_PROBLEM})" if TRITON_PROBLEM else "Triton"
+    without = f"ATen ({TRITON_PROBLEM})"
+    cpu = (without if TRITON_PROBLEM else "Triton's interpreter") if INTERPRETED else "ATen"
+    gpu = without if TRITON_PROBLEM else "Triton"
     paths = {"cpu": cpu, "gpu": gpu if torch.cuda.is_available() else None}
     folders = (folder for place in zoo.kernels.__path__ for folder in sorted(Path(place).iterdir()))
     return {folder.name: paths for folder in folders if (folder / "reference.py").is_file()}

@@ -131,13 +131,16 @@ class _Routed(TorchFunctionMode):
 
 
 def _routed(kind: type[nn.Module]) -> type[nn.Module]:
-    """`kind`, a layer that calls PyTorch's fused attention, with the zoo's in its place."""
+    """`kind`, a layer that calls PyTorch's fused attention, with the zoo's in its place; found by its name here, as
+    pickle and copies between processes look for it."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _Routed():
             return kind.forward(self, *args, **kwargs)
 
-    return type(f"Zoo{kind.__name__}", (kind,), {"forward": forward, "__doc__": f"{kind.__name__} with {__name__}"})
+    name = f"Zoo{kind.__name__}Of{kind.__module__.rpartition('.')[2].title().replace('_', '')}"
+    globals()[name] = type(name, (kind,), {"forward": forward, "__doc__": f"{kind.__name__} with {__name__}"})
+    return globals()[name]
 
 
 class PackedAttention(nn.MultiheadAttention):

@@ -1,6 +1,7 @@
 """use_zoo_attention changes how a network computes, not what."""
 
 import copy
+import pickle
 
 import open_clip
 import pytest
@@ -46,6 +47,7 @@ def test_outputs_and_gradients_stay(name, monkeypatch):
         nn.init.normal_(parameter, std=0.2)
     ours = use_zoo_attention(copy.deepcopy(network))
     assert ours.state_dict().keys() == network.state_dict().keys()
+    ours = pickle.loads(pickle.dumps(ours))
     images = torch.randn(2, 3, 16, 16)
     calls = []
     monkeypatch.setattr(attention_patch, "attention", lambda *x, **y: calls.append(1) or attention(*x, **y))

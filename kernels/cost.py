@@ -38,7 +38,8 @@ DEVICES = {
 @dataclass(frozen=True)
 class Cost:
     """flops; bytes that a fused implementation moves; exponentials; passes over the largest input; seconds = the time
-    floor; bound = what sets it."""
+    floor; bound = what sets it. on_chip_bytes: what has to move in and out of one core's fast memory, of attention's
+    forward the lower bound at the device's size of it, elsewhere the same as bytes."""
 
     flops: float
     bytes: float
@@ -46,16 +47,21 @@ class Cost:
     passes: int = 1
     seconds: float = 0.0
     bound: str = ""
+    on_chip_bytes: float = 0.0
 
 
 Shapes = Mapping[str, int]
 
 
-def _attention(s: Shapes, e: int) -> Cost:
-    row = AttentionShape(
+def _attention_shape(s: Shapes, e: int) -> "AttentionShape":
+    return AttentionShape(
         s["batch"], s["heads"], s.get("kv_heads", s["heads"]), s["q_len"], s["kv_len"], s["head_dim"], e,
         bool(s.get("causal", 0)),
     )  # fmt: skip
+
+
+def _attention(s: Shapes, e: int) -> Cost:
+    row = _attention_shape(s, e)
     if s.get("backward", 0):  # five products where the forward has two
         return Cost(2.5 * row.flops, row.floor_backward, row.pairs)
     return Cost(row.flops, row.floor, row.pairs)
@@ -166,7 +172,10 @@ def cost(op: str, shapes: Shapes, dtype: str = "bfloat16", device: str = "h200")
         "exponentials": needed.exponentials / machine.exponentials,
     }
     bound = max(floors, key=lambda name: floors[name])
-    return replace(needed, seconds=floors[bound], bound=bound)
+    moved = needed.bytes
+    if op == "attention" and not shapes.get("backward", 0):
+        moved = max(moved, _attention_shape(shapes, BYTES[dtype]).lower_bound(machine.on_chip // BYTES[dtype]))
+    return replace(needed, seconds=floors[bound], bound=bound, on_chip_bytes=moved)
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,8 @@ class AttentionShape:
     """Counts of one attention call; bytes by the name of what is compared.
 
     pairs: visible query-key pairs (causal = bottom-right aligned). floor: every tensor once. unfused: the scores are
-    written and read twice. tile_requests: what the programs ask of the next level, keys again for every query tile.
+    written and read twice. lower_bound: see `io_bytes`. tile_requests: what the programs ask of the next level, keys
+    again for every query tile.
     """
 
     batch: int
@@ -213,6 +223,11 @@ class AttentionShape:
         scores = self.batch * self.heads * self.q_len * self.kv_len
         return self.floor - 4 * self.batch * self.heads * self.q_len + 4 * self.bytes_per_element * scores
 
+    def lower_bound(self, sram: int) -> float:
+        d = self.head_dim
+        again = self.pairs * (d**2 / sram if sram >= d**2 else d / math.sqrt(sram))
+        return self.floor - 4 * self.batch * self.heads * self.q_len + self.bytes_per_element * again
+
     def tile_requests(self, tile_m: int, tile_n: int) -> int:
         visited = sum(
             -(-self.visible(min(first + tile_m, self.q_len) - 1) // tile_n) for first in range(0, self.q_len, tile_m)
@@ -223,16 +238,18 @@ class AttentionShape:
 
 
 def io_bytes(
-    seq: int, dim: int, sram: int, *, e: int = 2, heads: int = 1, batch: int = 1, mode: Literal["theory", "tile"]
-) -> float:
+    seq: int, dim: int, sram: int, *, e: int = 2, heads: int = 1, batch: int = 1,
+    mode: Literal["theory", "tile", "floor", "unfused"],
+) -> float:  # fmt: skip
     """Bytes between a slow memory and a fast one of `sram` elements, for square attention.
 
     theory: e (4 N d + N^2 d^2 / M), or N^2 d / sqrt(M) once M < d^2, where tiling as for a matrix product is better;
-    tile: queries resident, keys streamed, with the largest query tile that fits, M / (4 d) rows.
+    tile: queries resident, keys streamed, with the largest query tile that fits, M / (4 d) rows; floor, unfused: those
+    of `AttentionShape`, whatever fits.
     """
-    if mode == "theory":
-        moved = seq**2 * dim**2 / sram if sram >= dim**2 else seq**2 * dim / math.sqrt(sram)
-        return batch * heads * e * (4 * seq * dim + moved)
+    shape = AttentionShape(batch, heads, heads, seq, seq, dim, e)
+    if mode != "tile":
+        return {"theory": shape.lower_bound(sram), "floor": shape.floor, "unfused": shape.unfused}[mode]
     rows = max(1, sram // (4 * dim))
     return batch * heads * e * (2 * seq * dim + 2 * seq * dim * math.ceil(seq / rows))
 

@@ -8,16 +8,14 @@ check both paths:
 """
 
 import functools
-import importlib.metadata
 import os
-import shutil
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from zoo.kernels.requirements import problem_here
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
 """Whether this process runs Triton kernels in the interpreter (read once: `triton.jit` decides at decoration)."""
@@ -31,26 +29,7 @@ KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def _triton_problem() -> str | None:
     if SWITCH not in ("", "always"):
         return f"ZOO_KERNELS={SWITCH}" + ("" if SWITCH == "never" else ", which is neither always nor never")
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        return "triton is not installed"
-    if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < (3, 6):
-        return f"triton {version} is too old: 3.6 or newer is needed"
-    return None if INTERPRETED else _build_problem()
-
-
-def _build_problem() -> str | None:
-    """Triton compiles a small library in C when it first meets a GPU."""
-    if not ("CC" in os.environ or shutil.which("gcc") or shutil.which("clang")):
-        return "Triton finds no C compiler: install gcc, or set CC to another one"
-    scheme = sysconfig.get_default_scheme()
-    headers = Path(
-        sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
-    )  # as Triton does
-    if not (headers / "Python.h").is_file():
-        return f"Triton needs Python.h, which is not in {headers}: install Python's headers (python3-dev)"
-    return None
+    return problem_here(interpreted=INTERPRETED)
 
 
 TRITON_PROBLEM = _triton_problem()

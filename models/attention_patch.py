@@ -4,6 +4,7 @@
 
 Weights, state_dict keys and outputs stay as they are; the attention inside runs through `zoo.kernels.attention`, which
 on a GPU reads q, k, v straight out of the packed projection and gives the relative position bias its gradient.
+The zoo's own timm and CLIP networks are built with it.
 """
 
 import math
@@ -32,15 +33,23 @@ def use_zoo_attention(model: Network) -> Network:
 
     Raises ValueError where no layer is of a known kind.
     """
-    changed = 0
-    for module in model.modules():
-        if type(module) in KNOWN:
-            module.__class__ = KNOWN[type(module)]
-        changed += type(module) in KNOWN.values()
-    if not changed:
+    if not _change(model):
         names = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in KNOWN)
         raise ValueError(f"{type(model).__name__} has no attention layer of a known kind ({names})")
     return model
+
+
+def with_zoo_attention(model: Network) -> Network:
+    """The same for networks of any kind: one without a known attention layer stays as it is."""
+    _change(model)
+    return model
+
+
+def _change(model: nn.Module) -> int:
+    """How many attention layers of a known kind compute with `zoo.kernels.attention` now."""
+    for module in model.modules():
+        module.__class__ = KNOWN.get(type(module), type(module))
+    return sum(type(module) in KNOWN.values() for module in model.modules())
 
 
 class TimmAttention(Attention):
@@ -122,13 +131,16 @@ class _Routed(TorchFunctionMode):
 
 
 def _routed(kind: type[nn.Module]) -> type[nn.Module]:
-    """`kind`, a layer that calls PyTorch's fused attention, with the zoo's in its place."""
+    """`kind`, a layer that calls PyTorch's fused attention, with the zoo's in its place; found by its name here, as
+    pickle and copies between processes look for it."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _Routed():
             return kind.forward(self, *args, **kwargs)
 
-    return type(f"Zoo{kind.__name__}", (kind,), {"forward": forward, "__doc__": f"{kind.__name__} with {__name__}"})
+    name = f"Zoo{kind.__name__}Of{kind.__module__.rpartition('.')[2].title().replace('_', '')}"
+    globals()[name] = type(name, (kind,), {"forward": forward, "__doc__": f"{kind.__name__} with {__name__}"})
+    return globals()[name]
 
 
 class PackedAttention(nn.MultiheadAttention):

@@ -41,12 +41,14 @@ class Clip(Backbone):
         words: Sequence[str] | None = None,
         context: int | None = None,
     ):
+        from zoo.models.attention_patch import with_zoo_attention
+
         super().__init__()
         self.name = name
         self.check_weights(name=name, pretrained=pretrained)
         reading = {"words": words, "context": context} | self.arguments_of_weights(name=name, pretrained=pretrained)
         self.tokenizer = word_clip.tokenizer(name, **reading) if name in word_clip.NAMES else None
-        self.clip = create(name, str(pretrained) if pretrained else None, self.tokenizer)
+        self.clip = with_zoo_attention(create(name, str(pretrained) if pretrained else None, self.tokenizer))
         settings = self.clip.visual.preprocess_cfg
         self.input_size = pair(settings["size"])
         self.preprocessing = preprocessing_of(settings, self.input_size)

@@ -112,8 +112,10 @@ def wanted_size(
 def create(name: str, *, pretrained: bool, **arguments: Any) -> Any:
     import timm
 
+    from zoo.models.attention_patch import with_zoo_attention
+
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+        return with_zoo_attention(timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments))
     except (OSError, RuntimeError) as error:
         raise not_built(name, error, file="backbone.checkpoint_path", random="backbone.pretrained=false") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten
+from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten, in_float32
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_op
 from zoo.kernels.attention.reference import attention_reference, merge
@@ -51,8 +51,8 @@ def attention(
     block_mask (rows, columns), (H, rows, columns) or (B, H, rows, columns) bool with block_size (queries, keys per
     tile): false hides a tile, and a hidden tile costs no time.
 
-    Returns o (B, H, M, V), and with return_lse also lse (B, H, M) (natural logarithm; -inf and o = 0 for a query that
-    sees no key); both are differentiable, and `merge` joins such pairs over disjoint keys.
+    Returns o (B, H, M, V), and with return_lse also lse (B, H, M) (natural logarithm, in float32 or wider; -inf and
+    o = 0 for a query that sees no key); both are differentiable, and `merge` joins such pairs over disjoint keys.
 
     Raises ValueError where shapes do not fit.
     """
@@ -72,8 +72,8 @@ def attention(
         return _run_kernel(q, k, v, bias, masks, scale, return_lse)
     visible = None if plain else masks.visible(q.shape[2], k.shape[2], q.device)
     if return_lse or k.shape[2] == 0:
-        o, lse = attention_reference(q, k, v, bias=bias, visible=visible, scale=scale)
-        return (o, lse) if return_lse else o
+        o, lse = attention_reference(*in_float32(q, k, v), bias=bias, visible=visible, scale=scale)
+        return (o.to(q.dtype), lse) if return_lse else o.to(q.dtype)
     return attention_aten(q, k, v, bias=bias, visible=visible, causal=causal and plain, scale=scale)
 
 
@@ -96,7 +96,7 @@ def attention_varlen(
     keys likewise (int32, from 0 to the total; empty sequences are allowed). max_seqlen_q: longest sequence of queries,
     if known; it saves idle programs.
 
-    Returns o (queries, H, V), and with return_lse also lse (queries, H).
+    Returns o (queries, H, V), and with return_lse also lse (queries, H) in float32 or wider.
     """
     if cu_seqlens_q.shape != cu_seqlens_k.shape or cu_seqlens_q.dim() != 1:
         raise ValueError(

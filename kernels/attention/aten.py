@@ -49,9 +49,12 @@ def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: 
     """
     assert masks.cu_queries is not None
     assert masks.cu_keys is not None
+    dtype = q.dtype
+    q, k, v = in_float32(q, k, v)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         visible = masks.visible(q.shape[2], k.shape[2], q.device)
-        return attention_reference(q, k, v, visible=visible, scale=scale)
+        whole = attention_reference(q, k, v, visible=visible, scale=scale)
+        return whole[0].to(dtype), whole[1]
     alone = Masks(masks.window)
     parts = []
     for (m, m_end), (n, n_end) in zip(pairwise(masks.cu_queries.tolist()), pairwise(masks.cu_keys.tolist())):
@@ -59,4 +62,9 @@ def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: 
         its = (q[:, :, m:m_end], k[:, :, n:n_end], v[:, :, n:n_end])
         parts.append(attention_reference(*its, visible=visible, scale=scale))
     o, lse = zip(*parts)
-    return torch.cat(o, 2), torch.cat(lse, 2)
+    return torch.cat(o, 2).to(dtype), torch.cat(lse, 2)
+
+
+def in_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """16 bits as float32: a log-sum-exp of 16 bits, by which parts merge, would lose what their outputs keep."""
+    return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)

@@ -49,9 +49,8 @@ def fftconv(
         raise ValueError(f"fftconv: fft_size {fft_size} is below the length {u.shape[2]} or the taps {k.shape[1]}")
     kernel = runs_kernel(u, k, in_gate, out_gate, fft_size=fft_size)
     size = _size(u.shape[2], k.shape[1], fft_size, kernel=kernel)
-    if kernel:
-        return torch.ops.zoo.fftconv(u, k, in_gate, out_gate, size)
-    return aten.convolve(u, k, in_gate, out_gate, size)
+    run = torch.ops.zoo.fftconv if kernel else aten.convolve
+    return run(u, k, in_gate, out_gate, size).to(u.dtype)  # autocast and wider gates make it float32
 
 
 def runs_kernel(*tensors: Tensor | None, fft_size: int | None) -> bool:

@@ -13,10 +13,13 @@ def convolve(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | No
     """u and the gates (B, H, L), k (H, K) -> out_gate iFFT(FFT(in_gate u) FFT(k))[:L], (B, H, L)."""
     given = [tensor for tensor in (u, k, in_gate, out_gate) if tensor is not None]
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    if learns or u.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
+    if learns or not u.numel() or u.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
         x = u if in_gate is None else u * in_gate
-        spectrum = torch.fft.rfft(wide(x), n=size) * torch.fft.rfft(wide(k), n=size)
-        y = torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
+        if not exporting() and not u.numel():  # which transforms refuse
+            y = x * k.sum(1, keepdim=True)
+        else:
+            spectrum = torch.fft.rfft(wide(x), n=size) * torch.fft.rfft(wide(k), n=size)
+            y = torch.fft.irfft(spectrum, n=size)[..., : u.shape[2]].to(u.dtype)
         return y if out_gate is None else y * out_gate
     return _tiled(u, k, in_gate, out_gate, size)
 

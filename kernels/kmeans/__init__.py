@@ -119,9 +119,9 @@ def kmeans(
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """`x.std(1)` of (B, N, D) in float32, which PyTorch computes five times more slowly on a CPU."""
+    """`x.std(1)` of (B, N, D) in float32, which PyTorch computes five times more slowly on a CPU; 0 of one point."""
     centred = x.float() - x.float().mean(1, keepdim=True)
-    return (centred.square_().sum(1) / (x.shape[1] - 1)).sqrt()
+    return (centred.square_().sum(1) / max(x.shape[1] - 1, 1)).sqrt()
 
 
 def _random(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tensor:

@@ -1,6 +1,7 @@
 """The same on a CPU: rows in blocks that stay in the cache, powers by Horner's rule, gradients written out."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 32 * 1024
@@ -54,8 +55,8 @@ def backward(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) ->
 
 
 def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
-    """sum_i c_gi x^i for x (rows, G, d)."""
-    columns = [column[:, None] for column in coefficients.unbind(1)]
+    """sum_i c_gi x^i for x (rows, G, d); 0 without coefficients."""
+    columns = [column[:, None] for column in coefficients.unbind(1)] or [coefficients.new_zeros(1, 1)]
     total = columns[-1].expand(x.shape).clone()
     for column in reversed(columns[:-1]):
         torch.addcmul(column, total, x, out=total)
@@ -64,4 +65,4 @@ def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
 
 def _bottom(size: Tensor, b: Tensor) -> Tensor:
     """Q = 1 + sum_i |b_gi| |x|^i."""
-    return _horner(size, torch.cat([torch.ones_like(b[:, :1]), b], 1))
+    return _horner(size, F.pad(b, (1, 0), value=1.0))

@@ -1,8 +1,8 @@
 """Any network of timm as a classifier, by its name there.
 
 R. Wightman, PyTorch Image Models, github.com/huggingface/pytorch-image-models (Apache-2.0; weights under licences of
-their own). The network is timm's, unchanged; its classifier is rebuilt where the data's classes are not those of the
-weights.
+their own). The network is timm's, unchanged but for how its attention is computed (`zoo.models.attention_patch`); its
+classifier is rebuilt where the data's classes are not those of the weights.
 """
 
 import logging
@@ -14,6 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from zoo.models.attention_patch import with_zoo_attention
 from zoo.models.contract import Batch, Intervention, Output, ZooModel
 from zoo.models.task_loss import task_loss
 from zoo.models.timm_backbone import check_name, default_config, preprocessing_of
@@ -102,7 +103,7 @@ class Timm(ZooModel):
 
 def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        return with_zoo_attention(timm.create_model(name, pretrained=pretrained, **options))
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = "give a local file as checkpoint_path, or pretrained=false" if pretrained else "check its options"

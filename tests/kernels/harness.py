@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.kernels.aot import Configuration
+from zoo.kernels.requirements import problem_here
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
@@ -35,6 +36,8 @@ def interpreter_test(*arguments: str, timeout: float = 300) -> Callable[[], None
     """A test that runs `pytest ARGUMENTS` (files beside this one) in a process with the interpreter on."""
 
     def test_interpreter() -> None:
+        problem = problem_here(interpreted=True)
+        assert problem is None, problem
         files = [str(FOLDER / word) if word.endswith(".py") else word for word in arguments]
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
         done = _run(command, timeout)

@@ -27,6 +27,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, to
     with GuardBands() as guard:
         inside = [guard.input(x) for x in (q, k, v)]
         bias_inside = None if bias is None else guard.input(bias)
+        tensors = tuple(None if x is None else guard.input(x) for x in tensors)
         o, lse = attention_op(*inside, bias_inside, *tensors, *settings)
         guard.check(o, lse)
         close(o, want_o, tolerance=tolerance, name="o")

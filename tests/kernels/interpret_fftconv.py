@@ -87,6 +87,14 @@ def test_the_public_function_takes_the_kernel(length, channels):
         close(got, expected, tolerance=1e-5)
 
 
+def test_autocast_leaves_the_dtype():
+    u, k, *_ = inputs(1, 2, 100, 60)
+    with torch.autocast("cpu", torch.float16):
+        y = fftconv(u.half(), k)
+    assert y.dtype == torch.float16
+    close(y.float(), exact(u.half(), k, 256), tolerance=2e-3)
+
+
 def test_the_definition():
     u, k, *_ = inputs(1, 2, 100, 60)
     close(fftconv(u, k), reference.fftconv(u, k, 256))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_exported, check_onnx, interpreter_test
+from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.attention import attention, attention_varlen, merge
 from zoo.kernels.attention.masks import Masks
-from zoo.kernels.attention.op import attention_op
+from zoo.kernels.attention.op import attention_backward_op, attention_op
 
 test_interpreter = pytest.mark.slow(interpreter_test("interpret_attention.py", timeout=580))
 
@@ -119,6 +119,63 @@ def test_opcheck(variant):
         0,
     )
     torch.library.opcheck(attention_op, arguments)
+    given = [x.detach() if isinstance(x, Tensor) else x for x in arguments]
+    o, lse = attention_op(*given)
+    upstream = (torch.randn_like(o), torch.randn_like(lse))
+    learns = keywords.get("bias") is not None
+    torch.library.opcheck(attention_backward_op, (*upstream, *given[:3], o, lse, *given[3:], learns))
+
+
+def packed(dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], Tensor, Tensor]:
+    """q, k, v of four sequences behind each other, one without queries and one without keys, and their bounds."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(11, 4, 8), (14, 2, 8), (14, 2, 6)]
+    qkv = [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+    return qkv, torch.tensor([0, 5, 5, 9, 11]).int(), torch.tensor([0, 7, 10, 14, 14]).int()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_sequences_are_registered_and_differentiated_soundly(causal):
+    qkv, *bounds = packed(torch.float64)
+    keywords = {"causal": causal, "return_lse": True}
+
+    def finite(*x: Tensor) -> tuple[Tensor, Tensor]:
+        o, lse = attention_varlen(*x, *bounds, **keywords)
+        return o, lse.masked_fill(lse == -math.inf, 0.0)
+
+    assert torch.autograd.gradcheck(finite, qkv)
+    one = [x.float().detach().transpose(0, 1)[None].requires_grad_() for x in qkv]
+    settings = (0.3, (-1, 0 if causal else -1), (1, 1), 5)
+    torch.library.opcheck(attention_op, (*one, None, None, None, *bounds, *settings))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_sequences_compile_to_one_graph_and_export_in_aten(causal):
+    qkv, *bounds = packed()
+    given = [x.detach() for x in qkv]
+    for check in (check_compiled, check_exported):
+        check(lambda *x: attention_varlen(*x, causal=causal, return_lse=True), *given, *bounds)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_log_sum_exp_compiles_and_exports_too(variant):
+    qkv, keywords = constants(variant)
+    for check in (check_compiled, check_exported):
+        check(lambda *x: attention(*x, **keywords, return_lse=True), *qkv)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_log_sum_exp_of_16_bits_is_not_rounded_to_them(dtype):
+    q, k, v = (torch.randn(1, 2, n, 64).to(dtype) for n in (50, 64, 64))
+    o, lse = attention(q, k, v, return_lse=True)
+    cu_q, cu_k = torch.tensor([0, 50]).int(), torch.tensor([0, 64]).int()
+    rows = [x[0].transpose(0, 1) for x in (q, k, v)]
+    packed_o, packed_lse = attention_varlen(*rows, cu_q, cu_k, return_lse=True)
+    _, want = attention(q.double(), k.double(), v.double(), return_lse=True)
+    assert o.dtype == packed_o.dtype == dtype
+    assert lse.dtype == packed_lse.dtype == torch.float32
+    close(lse, want, tolerance=1e-6)
+    close(packed_lse.transpose(0, 1)[None], want, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -227,8 +284,10 @@ def test_packed_sequences_equal_separate_ones():
 
 def test_autocast_computes_in_its_dtype_and_returns_gradients_in_the_given_one():
     (q, k, v), _ = inputs("plain")
+    rows, *bounds = packed()
     with torch.autocast("cpu", torch.bfloat16):
         o = attention(q, k, v)
+        assert attention_varlen(*rows, *bounds).dtype is torch.bfloat16
     assert o.dtype is torch.bfloat16
     assert torch.autograd.grad(o.sum(), q)[0].dtype is torch.float32
 

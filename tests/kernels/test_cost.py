@@ -43,6 +43,24 @@ def test_theory_falls_with_memory_and_is_continuous():
     assert io_bytes(4096, 64, 50_000, mode="tile") >= 2 * 4 * 4096 * 64
 
 
+def test_attention_is_told_what_its_core_must_move():
+    """4 N d + N^2 d^2 / M elements at the 116,224 of 16 bits that an H200's core holds, and never below the tensors."""
+    shapes = {"batch": 1, "heads": 16, "q_len": 16384, "kv_len": 16384, "head_dim": 128}
+    found = cost("attention", shapes)
+    assert found.on_chip_bytes == pytest.approx(2 * 16 * (4 * 16384 * 128 + 16384**2 * 128**2 / 116_224))
+    assert cost("attention", shapes, device="a100").on_chip_bytes > found.on_chip_bytes > found.bytes
+    assert cost("attention", shapes | {"causal": 1}).on_chip_bytes < found.on_chip_bytes
+    assert cost("attention", shapes | {"backward": 1}).on_chip_bytes >= cost("attention", shapes).bytes
+    assert cost("rational", {"values": 100}).on_chip_bytes == cost("rational", {"values": 100}).bytes
+
+
+def test_modes_of_the_memory_model():
+    moved = {mode: io_bytes(4096, 64, 50_000, mode=mode) for mode in ("floor", "theory", "tile", "unfused")}
+    assert moved["floor"] == 2 * 4 * 4096 * 64 + 4 * 4096
+    assert moved["unfused"] == 2 * 4 * 4096 * 64 + 4 * 2 * 4096**2
+    assert moved["floor"] < moved["theory"] < moved["tile"] < moved["unfused"]
+
+
 def test_passes():
     assert [passes(name) for name in ("three_pass", "local_max", "running_max")] == [3, 2, 1]
     assert buffer_elements("running_max", 197) == 0

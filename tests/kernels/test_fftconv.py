@@ -156,6 +156,28 @@ def test_low_precision_compile_and_export():
     check_exported(fftconv, u, k)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 37), (2, 0, 5)], ids=str)
+def test_no_rows(shape):
+    u, k = torch.randn(shape, requires_grad=True), torch.randn(shape[1], 5, requires_grad=True)
+    y = fftconv(u, k, out_gate=torch.randn(shape))
+    assert y.shape == u.shape
+    du, dk = torch.autograd.grad(y.sum(), (u, k))
+    assert not du.any()
+    assert not dk.any()
+    assert fftconv(u.detach(), k.detach()).shape == u.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_result_has_the_dtype_of_the_signal(dtype):
+    """Also where a gate is wider, and under autocast."""
+    u, k = inputs(dtype=torch.float32)
+    gate = torch.randn_like(u)
+    assert fftconv(u.to(dtype), k, out_gate=gate).dtype == dtype
+    assert fftconv(u.to(dtype), k.requires_grad_(), in_gate=gate).dtype == dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fftconv(u.to(dtype), k).dtype == dtype
+
+
 def test_errors():
     u, k = inputs()
     with pytest.raises(ValueError, match="expected"):

@@ -106,6 +106,12 @@ def test_spread_start_finds_separate_blobs():
     assert purity > 0.9
 
 
+def test_one_point_is_its_own_centroid_at_once():
+    found = kmeans(torch.randn(1, 3), 1)
+    assert float(found.inertia) == 0
+    assert found.iterations == 1
+
+
 def test_more_clusters_than_distinct_points():
     x = torch.zeros(10, 3)
     x[5:] = 1

@@ -68,6 +68,16 @@ def test_special_coefficients():
     assert torch.equal(rational(x, other, b)[..., 4:], rational(x, a, b)[..., 4:])
 
 
+@pytest.mark.parametrize("orders", [(0, 4), (5, 0)], ids=str)
+def test_a_constant_above_or_below_the_line(orders):
+    x, a, b = inputs()
+    given = [x.requires_grad_(), a[:, : orders[0] + 1].requires_grad_(), b[:, : orders[1]].requires_grad_()]
+    found = torch.autograd.grad(rational(*given).sum(), given)
+    wanted = torch.autograd.grad(reference.rational(*given).sum(), given, allow_unused=True)
+    for got, want in zip(found, wanted):
+        close(got, torch.zeros_like(got) if want is None else want)
+
+
 def test_low_precision_is_computed_in_float32():
     x, a, b = inputs()
     y = rational(x.bfloat16(), a, b)

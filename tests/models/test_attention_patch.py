@@ -1,6 +1,7 @@
 """use_zoo_attention changes how a network computes, not what."""
 
 import copy
+import pickle
 
 import open_clip
 import pytest
@@ -11,6 +12,9 @@ from torch import nn
 from zoo.kernels.attention import attention
 from zoo.models import attention_patch
 from zoo.models.attention_patch import use_zoo_attention
+from zoo.models.clip_backbone import Clip
+from zoo.models.timm_backbone import Timm as TimmBackbone
+from zoo.models.vision.timm import Timm as TimmClassifier
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "num_heads": 2, "depth": 1, "num_classes": 5}
 
@@ -43,6 +47,7 @@ def test_outputs_and_gradients_stay(name, monkeypatch):
         nn.init.normal_(parameter, std=0.2)
     ours = use_zoo_attention(copy.deepcopy(network))
     assert ours.state_dict().keys() == network.state_dict().keys()
+    ours = pickle.loads(pickle.dumps(ours))
     images = torch.randn(2, 3, 16, 16)
     calls = []
     monkeypatch.setattr(attention_patch, "attention", lambda *x, **y: calls.append(1) or attention(*x, **y))
@@ -103,3 +108,12 @@ def test_weights_as_an_output_stay_with_the_layer():
 def test_a_network_without_attention_is_refused():
     with pytest.raises(ValueError, match="Linear has no attention layer of a known kind"):
         use_zoo_attention(nn.Linear(1, 1))
+
+
+def test_networks_of_the_zoo_use_it():
+    for name, kind in {"vit_tiny_patch16_224": attention_patch.TimmAttention, "resnet10t": nn.Conv2d}.items():
+        settings = {"name": name, "image_size": (32, 32)}
+        for network in (TimmBackbone(**settings), TimmClassifier(**settings, num_outputs=3)):
+            assert any(type(module) is kind for module in network.modules())
+    clip = Clip(name="word_clip", words=["red", "square"], context=4)
+    assert {type(layer.attn) for layer in clip.clip.transformer.resblocks} == {attention_patch.PackedAttention}

@@ -75,17 +75,15 @@ def _kernels() -> dict[str, dict[str, str | None]]:
     from zoo.kernels.dispatch import INTERPRETED, TRITON_PROBLEM
     from zoo.kernels.measured import OPERATIONS, said_of
 
-    cpu = "Triton's interpreter" if INTERPRETED else "ATen"
-    gpu = f"ATen ({TRITON_PROBLEM})" if TRITON_PROBLEM else "Triton"
-    has_gpu = torch.cuda.is_available()
-    paths = {"cpu": cpu, "gpu": gpu if has_gpu else None}
-    by_case = {
-        "cpu": cpu,
-        "gpu": said_of(torch.cuda.get_device_name()) if has_gpu and not TRITON_PROBLEM else paths["gpu"],
-    }
+    without = f"ATen ({TRITON_PROBLEM})"
+    cpu = (without if TRITON_PROBLEM else "Triton's interpreter") if INTERPRETED else "ATen"
+    gpu = by_case = None
+    if torch.cuda.is_available():
+        gpu = without if TRITON_PROBLEM else "Triton"
+        by_case = without if TRITON_PROBLEM else said_of(torch.cuda.get_device_name())
     folders = (folder for place in zoo.kernels.__path__ for folder in sorted(Path(place).iterdir()))
     named = (folder.name for folder in folders if (folder / "reference.py").is_file())
-    return {name: by_case if name in OPERATIONS else paths for name in named}
+    return {name: {"cpu": cpu, "gpu": by_case if name in OPERATIONS else gpu} for name in named}
 
 
 def _installed(package: str) -> str | None:

@@ -112,6 +112,20 @@ def test_rows_sum_to_one_and_uniform_rows_average():
     torch.testing.assert_close(model(x).prediction, mean[:, None].expand(4, 3), atol=1e-3, rtol=1e-4)
 
 
+def test_permuting_the_classes_permutes_the_rows():
+    own = {"cat": ["long ears", "whiskers"], "dog": ["paw", "bark", "leash"], "owl": ["wings", "night", "beak"]}
+    order = [2, 0, 1]
+    data = planted()
+    plain = build(candidates=own)
+    plain.prepare(data)
+    for item in data.train_set:
+        item["label"] = torch.tensor(order.index(int(item["label"])))
+    permuted = build(candidates=own, class_names=[CLASSES[label] for label in order])
+    permuted.prepare(data)
+    columns = [plain.concept_names.index(name) for name in permuted.concept_names]
+    assert torch.equal(permuted.association, plain.association[order][:, columns])
+
+
 def test_interventions_and_contributions():
     model = fitted()
     x = torch.stack([item["image"] for item in planted().train_set])

@@ -68,6 +68,17 @@ def test_selection_keeps_sentences_with_their_class():
     assert torch.equal(model.association.detach(), expected)
 
 
+def test_texts_of_no_class_are_candidates_of_the_class_they_fit_best():
+    words = ["fur", "wings", "long ears", "beak", "night", "bark"]
+    model = fitted(candidates=None, concept_names=CONCEPTS, concepts=words, per_class=3)
+    assert set(model.concept_names) <= set(words)
+    owner = dict(zip(model.concept_names, model.concept_classes))
+    assert owner["long ears"] == CLASSES.index("cat")
+    assert owner["wings"] == CLASSES.index("owl")
+    with pytest.raises(ValueError, match="two pools"):
+        build(concepts=words)
+
+
 def test_rebuilds_from_its_arguments():
     model = fitted()
     again = build(**model.fitted_arguments())

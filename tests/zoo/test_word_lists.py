@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.shared_data import shared_data
+from zoo.build import create_model
 from zoo.config import compose_config
 from zoo.errors import UserError
 from zoo.word_lists import read_texts
@@ -59,6 +60,14 @@ def test_only_arguments_that_take_texts_are_read(tmp_path):
     assert composed("model=cirevl", f"model.captions={captions}")["captions"] == str(captions)
     with pytest.raises(UserError, match="a list, each a whole number"):
         composed("model=cbm", f"model.head_hidden={captions}")
+
+
+def test_in_python_too(tmp_path):
+    (tmp_path / "words.txt").write_text("red circle\nblue square")
+    model = create_model("label_free_cbm", data="shapes", concepts=str(tmp_path / "words.txt"))
+    assert model.concept_names == ("red circle", "blue square")
+    with pytest.raises(UserError, match="there is no such file"):
+        create_model("label_free_cbm", data="shapes", concepts=str(tmp_path / "gone.txt"))
 
 
 def test_published_lists():

@@ -174,6 +174,7 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
     """
     from zoo.artifact import with_weights_found
     from zoo.config import compose_config
+    from zoo.word_lists import read_word_lists
 
     words = [f"model={name}"] + ([f"data={data}"] if data else []) + ([f"backbone={backbone}"] if backbone else [])
     config = with_weights_found(compose_config(words))
@@ -182,6 +183,8 @@ def create_model(name: str, *, data: str | None = None, backbone: str | None = N
         facts = facts_as_arguments(build_datamodule(config))
     facts |= {key: arguments.pop(key) for key in list(arguments) if key in FROM_DATA}
     config["model"] |= arguments
+    if wrong := read_word_lists(config):
+        raise UserError(*wrong)
     node = _backbone_node(config)
     built = None if node is None else construct(node, facts, "backbone")
     return assemble(config["model"], node, built, facts).eval()

@@ -1,6 +1,6 @@
 """From the words of a command line to a checked configuration, without importing torch.
 
-    words -> overrides -> Hydra composition -> types against the constructors' signatures -> plain dict
+    words -> overrides -> Hydra composition -> word lists -> types against the constructors' signatures -> plain dict
 
 All mistakes are collected and raised together as one `UserError`, a line each.
 """
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zoo import catalogue
 from zoo.config_checks import CHOSEN, wrong_choice, wrong_key, wrong_types
 from zoo.errors import UserError
+from zoo.word_lists import read_word_lists
 
 SHORTHANDS = {"timm": "name", "clip": "name", "word_clip": "pretrained"}
 """`backbone=timm:resnet18` stands for `backbone=timm backbone.name=resnet18`."""
@@ -75,6 +76,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         config = _compose(choices + ([f"hydra.searchpath=[file://{folder}]"] if any(folder.iterdir()) else []))
     wrong += _apply(values, config, known)
     plain = _resolve(config)
+    wrong += read_word_lists(plain)
     wrong += wrong_types(plain, skip=bool(wrong))
     if wrong:
         raise UserError(*dict.fromkeys(wrong))
@@ -90,6 +92,7 @@ def apply_to(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
     node = OmegaConf.create(config)
     wrong = _apply(_parse(words), node, {})
     plain = _resolve(node)
+    wrong += read_word_lists(plain)
     wrong += wrong_types(plain, skip=bool(wrong))
     if wrong:
         raise UserError(*wrong)

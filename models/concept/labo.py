@@ -32,8 +32,8 @@ class LaBo(ZooModel):
     """Sentences as a bottleneck between a CLIP image and its class.
 
     Args:
-        candidates: class name -> sentences; without them every name in `concept_names` is a candidate of the class
-            whose images it fits best.
+        candidates: class name -> sentences; without them every text in `concepts`, or name in `concept_names`, is a
+            candidate of the class whose images it fits best.
         per_class: sentences to keep for a class.
         selection, seed: see `labo_selection.select`, as for alpha and beta (published), scale and weight (released).
         activation: of W.
@@ -78,7 +78,9 @@ class LaBo(ZooModel):
         super().__init__()
         self.backbone, self.num_outputs, self.class_names = backbone, num_outputs, tuple(class_names)
         self.candidates = {name: list(texts) for name, texts in (candidates or {}).items()}
-        self.pool = tuple(concept_names)
+        if self.candidates and concepts and concept_classes is None:
+            raise ValueError("candidates and concepts are two pools to choose from: give one of them")
+        self.pool = tuple(concepts if concepts and concept_classes is None else concept_names)
         if not self.candidates and not self.pool:
             raise ValueError("no candidate sentences: give candidates={class: [sentence, ...]}, or data with concepts")
         self.per_class, self.selection, self.seed = per_class, selection, seed

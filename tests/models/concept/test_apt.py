@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.golden.cases import Case, adapter
 from tests.models.concept.tiny_clip import TinyClip
@@ -110,6 +111,16 @@ def test_few_steps_lower_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_prompts_cost_two_products_a_token():
+    tokens, width, prompts, rank = 50, 64, 20, 4
+    module = ApproximatedPrompts(width=width, prompts=prompts, rank=rank)
+    h = z = torch.randn(1, tokens, width)
+    with FlopCounterMode(display=False) as counter:
+        module(h, z)
+    once = 2 * 2 * prompts * width * rank  # the prompts' own transform, whatever the number of tokens
+    assert counter.get_total_flops() == 2 * 2 * tokens * prompts * width + once
 
 
 def test_the_published_parameter_count():

@@ -5,7 +5,7 @@ import torch
 
 from tests.golden.cases import Case, adapter
 from tests.models.concept.test_cbm import ACTIVATIONS
-from zoo.models.backbone import MLP
+from zoo.models.backbone import MLP, Identity
 from zoo.models.concept.cem import CEM
 from zoo.models.contract import Batch, Intervention
 
@@ -147,6 +147,14 @@ def test_contributions_sum_to_the_logits():
     found = model.contributions(output)
     assert found.shape == (16, len(NAMES), 3)
     torch.testing.assert_close(found.sum(1) + model.head[-1].bias, output.prediction)
+
+
+def test_the_computed_parameter_counts_for_cub():
+    with torch.device("meta"):
+        names = [f"c{index}" for index in range(112)]
+        model = CEM(backbone=Identity(in_channels=1000), num_outputs=200, concept_names=names)
+    counts = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("context", "score", "head")}
+    assert counts == {"context": 3_587_584, "score": 33, "head": 358_600}
 
 
 def test_mistakes():

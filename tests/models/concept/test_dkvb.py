@@ -168,6 +168,11 @@ def test_scaling_keys_and_heads_keeps_the_code():
     assert torch.equal(nearest(heads, keys), nearest(8 * heads, 8 * keys))
 
 
+def test_chunks_are_a_reshape():
+    features = torch.randn(5, 12)
+    assert torch.equal(build().split(features), features.reshape(5, 4, 1, 3))
+
+
 def test_a_sample_touches_one_row_in_each_codebook():
     model = build(codebooks=4).train()
     nn.init.normal_(model.values)

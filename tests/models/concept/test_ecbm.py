@@ -253,6 +253,17 @@ def test_an_empty_mask_changes_no_bit_and_only_masked_rows_move():
     assert torch.equal(one.latent[1], torch.ones(4))
 
 
+def test_its_own_hard_concepts_change_the_class_only_by_finding_it_anew():
+    model, x = build().eval(), torch.randn(5, 6)
+    plain = model(x)
+    corrected = model(x, Intervention(torch.ones(4, dtype=torch.bool), (plain.concepts > 0.5).float()))
+    assert torch.equal(corrected.concepts, plain.concepts)
+    _, found, _ = model.infer(x)
+    anew, _, _ = model.infer(x, weights=(0.0, 0.0, model.intervention_weight), c_logits=found)
+    torch.testing.assert_close(corrected.prediction, anew)
+    assert not torch.allclose(corrected.prediction, plain.prediction)
+
+
 def test_a_full_correction_forgets_the_image():
     model, c = build().eval(), torch.randint(2, (4,)).float()
     corrected = model(torch.randn(5, 6), Intervention(torch.ones(4, dtype=torch.bool), c)).prediction

@@ -120,6 +120,20 @@ def test_a_centre_kernel_is_no_middle_layer():
         block(torch.randn(2, 8, 8))
 
 
+def test_a_class_token_that_sees_no_patch_does_not_see_the_first_layers_adapters():
+    model, x = build(scale=0.5).eval(), torch.randn(2, 10, 64)
+    block = model.backbone.clip.visual.transformer.resblocks[0]
+    alone = torch.zeros(10, 10)
+    alone[0, 1:] = -torch.inf
+    adapted = block(x, attn_mask=alone)
+    for module in model.modules():
+        if isinstance(module, HeBAAdapter):
+            module.scale = 0.0
+    frozen = block(x, attn_mask=alone)
+    torch.testing.assert_close(adapted[:, 0], frozen[:, 0])
+    assert (adapted[:, 1:] - frozen[:, 1:]).abs().amax(-1).min() > 1e-3
+
+
 def test_only_adapters_learn_in_both_towers():
     model = build()
     select_stage(model, model.stages()[0])

@@ -68,6 +68,17 @@ def test_selection_keeps_sentences_with_their_class():
     assert torch.equal(model.association.detach(), expected)
 
 
+def test_texts_of_no_class_are_candidates_of_the_class_they_fit_best():
+    words = ["fur", "wings", "long ears", "beak", "night", "bark"]
+    model = fitted(candidates=None, concept_names=CONCEPTS, concepts=words, per_class=3)
+    assert set(model.concept_names) <= set(words)
+    owner = dict(zip(model.concept_names, model.concept_classes))
+    assert owner["long ears"] == CLASSES.index("cat")
+    assert owner["wings"] == CLASSES.index("owl")
+    with pytest.raises(ValueError, match="two pools"):
+        build(concepts=words)
+
+
 def test_rebuilds_from_its_arguments():
     model = fitted()
     again = build(**model.fitted_arguments())
@@ -110,6 +121,20 @@ def test_rows_sum_to_one_and_uniform_rows_average():
     x = torch.randn(4, 12)
     mean = 100 * (x @ model.embeddings.mean(0))
     torch.testing.assert_close(model(x).prediction, mean[:, None].expand(4, 3), atol=1e-3, rtol=1e-4)
+
+
+def test_permuting_the_classes_permutes_the_rows():
+    own = {"cat": ["long ears", "whiskers"], "dog": ["paw", "bark", "leash"], "owl": ["wings", "night", "beak"]}
+    order = [2, 0, 1]
+    data = planted()
+    plain = build(candidates=own)
+    plain.prepare(data)
+    for item in data.train_set:
+        item["label"] = torch.tensor(order.index(int(item["label"])))
+    permuted = build(candidates=own, class_names=[CLASSES[label] for label in order])
+    permuted.prepare(data)
+    columns = [plain.concept_names.index(name) for name in permuted.concept_names]
+    assert torch.equal(permuted.association, plain.association[order][:, columns])
 
 
 def test_interventions_and_contributions():

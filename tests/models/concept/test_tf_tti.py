@@ -41,6 +41,12 @@ def test_without_a_mistake_nothing_is_changed():
     assert torch.equal(found.gain, torch.ones(CONCEPTS))
 
 
+def test_without_support_nothing_is_changed():
+    found = fit_repair(support_of(torch.zeros(0, CONCEPTS), torch.zeros(0, dtype=torch.long)), SOURCE)
+    assert not found.masked.any()
+    assert torch.equal(found.gain, torch.ones(CONCEPTS))
+
+
 def test_a_planted_shift_is_masked_and_undone():
     (concepts, labels), (test, truth) = domain(4), domain(20, seed=2)
     shift = torch.zeros(CONCEPTS).index_fill(0, torch.tensor(2), 3.0)

@@ -1,4 +1,5 @@
-"""Why a concept model answers as it does for one image, and what it would answer were a concept otherwise."""
+"""Why a model answers as it does for one image: which concepts spoke for the answer, and what it would be were one of
+them otherwise; without concepts, where in the image it was read."""
 
 import os
 import warnings
@@ -11,20 +12,16 @@ import torch
 from torch import Tensor
 
 from zoo.artifact import ModelInfo
+from zoo.build import locate
 from zoo.errors import UserError
 from zoo.files import replacing
 from zoo.inference import in_words
 from zoo.models.contract import Intervention, Output, ZooModel
+from zoo.occlusion import Occlusion, in_a_line, occlude
 from zoo.trained import Trained, concept_index
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-OTHERWISE = {
-    "information": "python -m zoo eval shows how many bits its latent keeps of an image and of the class",
-    "split": "python -m zoo eval shows how many bytes of an image cross the link",
-    "vision": "python -m zoo predict shows its classes and how sure it is of them",
-}
 
 
 @dataclass
@@ -49,26 +46,41 @@ class Explanation:
     sent: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Reading:
+    """What `explain_reading` found for one image.
+
+    answer: in words, see `zoo.inference.in_words`. occlusion: where in the image it was read.
+    """
+
+    answer: dict[str, Any]
+    occlusion: Occlusion
+
+
 def check_explainable(info: ModelInfo) -> None:
-    """Let models with concepts through.
+    """Let models with concepts or classes through.
 
     Raises:
-        UserError: the model has no concepts; the line says what it offers instead.
+        UserError: the model has neither; the line says what it offers instead.
     """
     if info.concept_names:
         return
-    from zoo import catalogue
-
-    family = catalogue.entry(info.name).family if info.name in catalogue.names() else "vision"
-    raise UserError(f"{info.name} has no named concepts to explain with: {OTHERWISE.get(family, OTHERWISE['vision'])}")
+    if instead := getattr(locate(info.recipe["target"]), "instead_of_training", ""):
+        raise UserError(f"{info.name} cannot be explained: {instead}")
+    if info.task != "classification":
+        raise UserError(
+            f"{info.name} on {info.data} has neither concepts nor classes: python -m zoo predict shows values"
+        )
 
 
 def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
     """`concept=value` pairs as an intervention.
 
     Raises:
-        UserError: a line for each that is unreadable, unknown or beyond 0 and 1.
+        UserError: a line for each that is unreadable, unknown or beyond 0 and 1; one where there are no concepts.
     """
+    if words and not info.concept_names:
+        raise UserError(f"{info.name} names no concepts: there is nothing to --set")
     mask, values = torch.zeros(len(info.concept_names), dtype=torch.bool), torch.zeros(len(info.concept_names))
     wrong = []
     for word in words:
@@ -95,6 +107,16 @@ def corrections(words: list[str], info: ModelInfo) -> Intervention | None:
 def explain(trained: Trained, image: Tensor, intervene: Intervention | None = None) -> Explanation:
     """Explain the answer for one image (C, H, W), as the model sees it."""
     return explain_features(trained, features_of(trained.model, image), intervene)
+
+
+@torch.inference_mode()
+def explain_reading(trained: Trained, image: Tensor) -> Reading:
+    """Where the answer for one image (C, H, W), as the model sees it, was read; of a model with classes."""
+    model, info = trained.model, trained.info
+    image = image.to(next(model.parameters()).device)
+    grey = 0.0 if any(info.transform.mean) else image.mean((1, 2), keepdim=True)
+    found = occlude(lambda images: model(images).prediction, image, grey=grey)
+    return Reading(in_words(model(image[None]), info)[0], found)
 
 
 @torch.inference_mode()
@@ -198,11 +220,12 @@ def check_picture(path: Path) -> None:
         raise UserError(f"--out {path}: {reason}; give a file such as why.png in a folder that is there")
 
 
-def save_picture(path: Path, found: Explanation, picture: Tensor) -> str:
+def save_picture(path: Path, found: Explanation | Reading, picture: Tensor) -> str:
     """The image (uint8, (C, H, W)) beside a bar chart of the contributions, marked where a present concept was found;
-    concepts that were set stand on top, with a mark, what was seen and what was set.
+    concepts that were set stand on top, with a mark, what was seen and what was set. Of a `Reading`, the image beside
+    itself under a map of the drops.
 
-    picture: with places, what the model sees of the image.
+    picture: with places or drops, what the model sees of the image.
 
     Returns:
         the letters of names that no installed font has; names or codes stand in their place.
@@ -213,9 +236,11 @@ def save_picture(path: Path, found: Explanation, picture: Tensor) -> str:
     from zoo.figures import matplotlib, plt
     from zoo.lettering import lettering
 
-    letters = lettering([headline(found), found.about, *found.contributions])
+    named = [] if isinstance(found, Reading) else [found.about, *found.contributions]
+    letters = lettering([headline(found), *named])
     with matplotlib.rc_context({"font.family": letters.families}):
-        figure = _draw(found, picture, letters)
+        draw = _draw_reading if isinstance(found, Reading) else _draw
+        figure = draw(found, picture, letters)  # type: ignore[operator]
     try:
         with replacing(path) as beside, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")
@@ -251,6 +276,18 @@ def _draw(found: Explanation, picture: Tensor, written: Callable[[str], str]) ->
     return figure
 
 
+def _draw_reading(found: Reading, picture: Tensor, written: Callable[[str], str]) -> "Figure":
+    from zoo.figures import occlusion, plt
+
+    figure, (shown, hidden) = plt.subplots(1, 2, figsize=(8.6, 4.2), layout="constrained")
+    pixels = picture.permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    shown.imshow(pixels, interpolation="nearest")
+    shown.set_axis_off()
+    occlusion(hidden, pixels, found.occlusion)
+    figure.suptitle(f"{written(headline(found))}\n{in_a_line(found.occlusion)}", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
 def marks(found: Explanation, most: int = 5) -> dict[tuple[float, float], list[str]]:
     """Place -> the concepts found there: of the present ones those that speak most for or against the answer."""
     present = [name for name in found.places if found.answer["concepts"][name] >= 0.5]
@@ -260,8 +297,10 @@ def marks(found: Explanation, most: int = 5) -> dict[tuple[float, float], list[s
     return marked
 
 
-def headline(found: Explanation) -> str:
+def headline(found: Explanation | Reading) -> str:
     """The answer, and the corrected one, in a line."""
+    if isinstance(found, Reading):
+        return _said(found.answer)
     return _said(found.answer) + (f", corrected: {_said(found.corrected)}" if found.corrected else "")
 
 

@@ -3,7 +3,8 @@
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from zoo.lettering import as_written
+
+if TYPE_CHECKING:
+    from zoo.occlusion import Occlusion
 
 INK, ACCENT, SECOND, PALE = "#22303c", "#2a6f97", "#e07a5f", "#d9e2ea"
 
@@ -184,3 +188,23 @@ def contributions(
     axes.invert_yaxis()
     axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def occlusion(axes: Axes, pixels: np.ndarray, found: "Occlusion") -> None:
+    """A faint image (uint8, (H, W, 3)) under the drops, each around the centre of its place, with their scale."""
+    height, width = pixels.shape[:2]
+    axes.imshow(pixels.mean(2), cmap="gray", vmin=-400, vmax=255, interpolation="nearest")
+    drops = 100 * found.drops.numpy()
+    bound = max(1.0, float(np.abs(drops).max()))
+    down, right = (
+        [0, *((one + two + patch) / 2 for one, two in pairwise(begins)), side]
+        for begins, patch, side in zip((found.tops, found.lefts), found.patch, (height, width))
+    )
+    mesh = axes.pcolormesh(
+        np.array(right) - 0.5, np.array(down) - 0.5, drops, cmap="RdBu", vmin=-bound, vmax=bound, alpha=0.6
+    )
+    axes.set_axis_off()
+    scale = axes.figure.colorbar(mesh, ax=axes, fraction=0.046, pad=0.03)
+    scale.set_label("points of probability lost without the place", color=INK)
+    scale.ax.tick_params(colors=INK, labelsize=9)
+    scale.outline.set_visible(False)

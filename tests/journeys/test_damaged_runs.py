@@ -155,6 +155,15 @@ def test_a_mistake_in_using_a_trained_model(words, lines, refuse, trained):
     assert contents(trained) == before
 
 
-def test_explaining_a_model_without_concepts(refuse):
+def test_explaining_a_model_without_concepts(refuse, here, capfd):
     refuse(["train", *FOLDER, *VIB], 0, new_files=True)
-    refuse(["explain", "latest", "photos/cat/0.png"], 2, "concepts")
+    wrong = ["explain", "latest", "gone.png", "--set", "wing=1", "--set", "bar=2", "--out", "photos"]
+    nothing = "vib names no concepts: there is nothing to --set"
+    refuse(wrong, 2, nothing, "gone.png: ", "--out photos: Is a directory")
+    refuse(["explain", "latest", "photos/cat/0.png", "--set", "wing=1"], 2, nothing)
+    assert main(["explain", "latest", "photos/cat/0.png"]) == 0
+    answer, reading, _, picture = capfd.readouterr().out.splitlines()
+    assert answer.startswith(("cat (", "dog ("))
+    assert reading.startswith(("read most from the ", "no place alone decides"))
+    assert picture == "picture  0-explained.png"
+    assert (here / "0-explained.png").stat().st_size > 5000

@@ -9,6 +9,7 @@ from PIL import Image
 
 import zoo
 from tests.zoo.conftest import train
+from zoo.models.contract import Output
 
 
 def test_contributions_add_up_to_the_logit(zoo_command, trained_run, digit_files):
@@ -173,10 +174,62 @@ def test_picture_that_cannot_be_written(zoo_command, trained_run, digit_files, t
     assert (code, len(err)) == (2, 1)
 
 
-@pytest.mark.parametrize(("name", "offer"), [("vib", "bits"), ("bottlefit", "bytes"), ("litv2", "predict")])
-def test_models_without_concepts_say_what_they_offer(name, offer):
+def test_a_model_without_concepts_says_where_it_read(zoo_command, digit_files, tmp_path, capsys):
+    words = ("model=vib", "backbone.widths=[16,32]", "trainer.max_epochs=4", "task.lr=0.01")
+    run, picture, image = str(train(tmp_path, *words)), tmp_path / "where.svg", str(digit_files / "8.png")
+    capsys.readouterr()
+    code, out, err = zoo_command("explain", run, image, "--json", "--out", str(picture))
+    assert (code, err) == (0, [])
+    found = json.loads(out)
+    assert {"image": image, **found["answer"]} == json.loads(zoo_command("predict", run, image, "--json")[1])[0]
+    assert (found["occlusion"]["patch"], found["occlusion"]["stride"]) == ([2, 2], [1, 1])
+    drops = torch.tensor(found["occlusion"]["drops"])
+    assert (drops.shape, found["answer"]["class"]) == ((7, 7), "8")
+    assert "points of probability lost" in picture.read_text()
+    out = zoo_command("explain", run, image, "--out", str(picture))[1]
+    left = found["answer"]["probability"] - drops.max().item()
+    assert out.startswith(f"8 ({found['answer']['probability']:.1%})\nread most from the ")
+    assert float(out.partition("without it ")[2].partition("%")[0]) == pytest.approx(100 * left, abs=0.11)
+
+
+@pytest.mark.parametrize(("mean", "grey"), [(0.5, 0.0), (0.0, 0.25)])
+def test_what_hides_a_place_is_the_mean(mean, grey):
+    """0 in a normalised image, otherwise the image's own mean."""
+    from zoo.explanation import explain_reading
+
+    seen = []
+
+    class Model(torch.nn.Linear):
+        def forward(self, images):
+            seen.append(images)
+            return Output(torch.zeros(len(images), 2))
+
+    info = SimpleNamespace(
+        task="classification", class_names=["a", "b"], concept_names=[], transform=SimpleNamespace(mean=(mean,))
+    )
+    image = torch.zeros(1, 8, 8)
+    image[:, :4, :4] = 1
+    explain_reading(SimpleNamespace(model=Model(1, 1), info=info), image)
+    hidden = next(images for images in seen if len(images) > 1)
+    assert hidden[0, 0, :2, :2].unique().tolist() == [grey]
+    assert hidden[0, 0, 2:].equal(image[0, 2:])
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "line"),
+    [
+        (
+            "zoo.models.concept.cirevl.CIReVL",
+            "classification",
+            "it finds images and has no classes: python -m zoo search",
+        ),
+        ("zoo.models.information.vib.VIB", "regression", "neither concepts nor classes: python -m zoo predict shows"),
+    ],
+)
+def test_models_without_concepts_and_classes_say_what_they_offer(target, task, line):
     from zoo.errors import UserError
     from zoo.explanation import check_explainable
 
-    with pytest.raises(UserError, match=offer):
-        check_explainable(SimpleNamespace(name=name, concept_names=[]))
+    info = SimpleNamespace(name="m", data="d", concept_names=[], task=task, recipe={"target": target})
+    with pytest.raises(UserError, match=line):
+        check_explainable(info)

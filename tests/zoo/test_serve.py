@@ -23,4 +23,4 @@ def test_model_without_concepts(zoo_command, split_run):
     pytest.importorskip("nicegui", reason="needs the extra demo: pip install 'bottleneck-zoo[demo]'")
     code, _, err = zoo_command("serve", str(split_run), "--no-browser")
     assert (code, len(err)) == (2, 1)
-    assert "no named concepts" in err[0]
+    assert "no named concepts to correct: python -m zoo explain shows where" in err[0]

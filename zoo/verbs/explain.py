@@ -1,4 +1,5 @@
-"""`explain`: which concepts spoke for an answer, and what the answer were with other concepts."""
+"""`explain`: which concepts spoke for an answer, and what the answer were with other concepts; without concepts, where
+in the image it was read."""
 
 import argparse
 import sys
@@ -6,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.explanation import Explanation, Reading
     from zoo.trained import Described
 
-ABOUT = "Show which concepts spoke for the answer to an image, and correct them."
+ABOUT = "Show which concepts spoke for the answer to an image, and correct them; without concepts, where it was read."
 EXAMPLES = """
 python -m zoo explain latest digit.png
 python -m zoo explain latest digit.png --set lower_loop=0 --set lower_stem=1
@@ -33,11 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from dataclasses import asdict
     from functools import partial
 
     from zoo.data.transforms import load_image
-    from zoo.explanation import check_picture, explain, save_picture
+    from zoo.explanation import Reading, check_picture, explain, explain_reading, save_picture
     from zoo.terminal import print_json
     from zoo.trained import open_checked
 
@@ -47,16 +48,18 @@ def run(args: argparse.Namespace) -> None:
     trained, (intervene, transform), (raw, *_) = open_checked(
         args.source, partial(_asked, args.settings), partial(load_image, args.image), *drawn
     )
-    found = explain(trained, transform(raw), intervene)
+    image = transform(raw)
+    found = explain(trained, image, intervene) if trained.info.concept_names else explain_reading(trained, image)
     if picture is not None:
-        absent = save_picture(Path(picture), found, transform.crop(raw) if found.places else raw)
+        placed = isinstance(found, Reading) or found.places
+        absent = save_picture(Path(picture), found, transform.crop(raw) if placed else raw)
         if absent:
             line = f"{picture}: no installed font has {absent}, so codes stand there: install one, such as Noto Sans"
             print(line, file=sys.stderr)
     if args.json:
-        print_json({"image": args.image, **asdict(found), "picture": picture})
+        print_json({"image": args.image, **_as_json(found), "picture": picture})
         return
-    _show(found, args.settings)
+    _show_reading(found) if isinstance(found, Reading) else _show(found, args.settings)
     print(f"\npicture  {picture}")
 
 
@@ -68,11 +71,32 @@ def _asked(settings: list[str], described: "Described") -> list[Any]:
     from zoo.explanation import check_explainable, corrections
     from zoo.inference import transform_of
 
-    check_explainable(described.info)
-    return together([partial(corrections, settings, described.info), partial(transform_of, described.info)])
+    info = described.info
+    wanted = partial(corrections, settings, info), partial(transform_of, info), partial(check_explainable, info)
+    return together(wanted)[:2]
 
 
-def _show(found, settings: list[str]) -> None:
+def _as_json(found: "Explanation | Reading") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from zoo.explanation import Reading
+
+    if not isinstance(found, Reading):
+        return asdict(found)
+    seen = found.occlusion
+    drops = [[round(drop, 4) for drop in row] for row in seen.drops.tolist()]
+    return {"answer": found.answer, "occlusion": {"patch": seen.patch, "stride": seen.stride, "drops": drops}}
+
+
+def _show_reading(found: "Reading") -> None:
+    from zoo.explanation import headline
+    from zoo.occlusion import in_a_line
+
+    print(headline(found))
+    print(in_a_line(found.occlusion))
+
+
+def _show(found: "Explanation", settings: list[str]) -> None:
     from zoo.explanation import headline, levels_sent, size_sent
     from zoo.terminal import print_table
 

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zoo.artifact import ModelInfo
     from zoo.trained import Described
 
 ABOUT = "Open a page in the browser: drop a picture, see its concepts, correct them, take the corrections along."
@@ -32,7 +33,6 @@ def run(args: argparse.Namespace) -> None:
     from importlib.util import find_spec
 
     from zoo.errors import MissingDependency, together
-    from zoo.explanation import check_explainable
     from zoo.inference import transform_of
     from zoo.trained import open_checked
 
@@ -40,9 +40,17 @@ def run(args: argparse.Namespace) -> None:
         raise MissingDependency("nicegui", "demo", "serve")
 
     def fits(described: "Described") -> None:
-        together([partial(check_explainable, described.info), partial(transform_of, described.info)])
+        together([partial(_check_concepts, described.info), partial(transform_of, described.info)])
 
     trained, _, _ = open_checked(args.source, fits)
     from zoo.serve.server import serve
 
     serve(trained, host=args.host, port=args.port, browser=not args.no_browser)
+
+
+def _check_concepts(info: "ModelInfo") -> None:
+    from zoo.errors import UserError
+
+    if not info.concept_names:
+        where = "python -m zoo explain shows where in an image it reads its answer"
+        raise UserError(f"{info.name} has no named concepts to correct: {where}")

@@ -82,6 +82,7 @@ def _train(config: dict[str, Any], run: Run) -> dict[str, Any] | None:
         rest = load_fitting(model, config["init_from"])
         log.info(f"started from {config['init_from']}" + (f"; new: {', '.join(rest[:8])}" if rest else ""))
     use_feature_cache(session)
+    session.datamodule.setup("fit")
     model.prepare(session.datamodule)
     fit(session)
     if int(os.environ.get("LOCAL_RANK", 0)):

@@ -110,12 +110,14 @@ def test_a_sweep_as_json_is_json(tmp_path):
     assert "sweep.csv" in done.stderr
 
 
-def test_a_frozen_backbone_is_cached_without_changing_a_figure(tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", [(), ("model=vib",), ("model.imbalance=pos_weight",)], ids=" ".join)
+def test_a_frozen_backbone_is_cached_without_changing_a_figure(words, tmp_path, monkeypatch):
+    """Also where the model counts the training data before it learns."""
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     cached, plain = tmp_path / "cached", tmp_path / "plain"
     cached.mkdir()
     plain.mkdir()
-    words = (*SMALL, "backbone.frozen=true")
+    words = (*SMALL, *words, "backbone.frozen=true")
     first = train(cached, *words)
     assert list((tmp_path / "home").rglob("*.safetensors"))
     assert train(plain, *words, "cache=off") == first

@@ -239,8 +239,9 @@ def save_picture(path: Path, found: Explanation | Reading, picture: Tensor) -> s
     named = [] if isinstance(found, Reading) else [found.about, *found.contributions]
     letters = lettering([headline(found), *named])
     with matplotlib.rc_context({"font.family": letters.families}):
-        draw = _draw_reading if isinstance(found, Reading) else _draw
-        figure = draw(found, picture, letters)  # type: ignore[operator]
+        figure = (
+            _draw_reading(found, picture, letters) if isinstance(found, Reading) else _draw(found, picture, letters)
+        )
     try:
         with replacing(path) as beside, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")

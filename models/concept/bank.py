@@ -2,8 +2,9 @@
 
 Yuksekgonul, Wang, Zou, "Post-hoc concept bottleneck models", ICLR 2023, arXiv 2205.15480 (mertyg/post-hoc-cbm, MIT);
 concept activation vectors are from Kim et al., ICML 2018, arXiv 1711.11279. A bank is learnt from examples (a linear
-SVM for each concept), taken from a text tower, or drawn at random: the control that tells what the names are worth. It
-is kept as a safetensors file and a JSON beside it; the released code pickles whole modules.
+SVM for each concept), taken from a text tower, discovered without labels or words (clusters of features, as in Ghorbani
+et al., NeurIPS 2019, arXiv 1902.03129), or drawn at random: the control that tells what the names are worth. It is kept
+as a safetensors file and a JSON beside it; the released code pickles whole modules.
 """
 
 import json
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from zoo.kernels.kmeans import kmeans
 
 STATISTICS = ("max", "min", "pos_mean", "pos_std", "neg_mean", "neg_std", "q_90", "q_10", "pos_count", "neg_count")
 
@@ -154,6 +157,17 @@ def bank_from_vectors(vectors: Tensor, names: Sequence[str], **provenance: Any) 
     return ConceptBank(
         unit, unit.new_zeros(count, 1), unit.new_ones(count, 1), tuple(names), provenance=dict(provenance)
     )
+
+
+def bank_from_clusters(features: Tensor, names: Sequence[str], *, seed: int) -> ConceptBank:
+    """Discover as many concepts as there are names: the directions in which the k-means clusters of features (N, D) lie
+    from their mean.
+
+    Raises:
+        ValueError: more names than features.
+    """
+    found = kmeans(features.float(), len(names), generator=torch.Generator(features.device).manual_seed(seed))
+    return bank_from_vectors(found.centroids - features.float().mean(0), names, source="clusters", seed=seed)
 
 
 def random_bank(names: Sequence[str], dim: int, *, seed: int) -> ConceptBank:

@@ -32,7 +32,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zoo.models.backbone import Backbone
-from zoo.models.concept.bank import STATISTICS, ConceptBank, bank_from_examples, bank_from_vectors, project, random_bank
+from zoo.models.concept.bank import (
+    STATISTICS,
+    ConceptBank,
+    bank_from_clusters,
+    bank_from_examples,
+    bank_from_vectors,
+    project,
+    random_bank,
+)
 from zoo.models.concept.base import linear_contributions
 from zoo.models.concept.gather import gather
 from zoo.models.concept.glm_saga import elastic_net
@@ -46,17 +54,18 @@ class PCBM(ZooModel):
 
     Args:
         source: where the concept vectors come from: "examples" (images with concept labels), "text" (the backbone's
-            text tower reads `concepts`, by default the data's concept names) or "random".
+            text tower reads `concepts`, by default the data's concept names), "clusters" (discovered: `clusters`
+            directions of k-means, without labels or words) or "random".
         svm_c: the SVMs' C, of which validation accuracy takes the best.
         num_samples: examples of each side that train a concept, and as many that validate it.
         lam, l1_ratio: of the head's elastic net.
         solver, standardise: see above.
         residual: PCBM-h.
         l2_penalty: on the mean square of the residual's weights.
-        seed: of the examples and of random vectors. head_seed: of the SGD solver.
+        seed: of the examples, clusters and random vectors. head_seed: of the SGD solver.
 
     `Output.concepts` is the distance on the scale from the median of the training images without the concept to the
-    median of those with it (for text and random vectors the 5 % and 95 % quantiles of all); raw distances are in
+    median of those with it (for other vectors the 5 % and 95 % quantiles of all); raw distances are in
     extras["distances"].
 
     Raises:
@@ -77,7 +86,8 @@ class PCBM(ZooModel):
         num_outputs: int,
         concept_names: Sequence[str] = (),
         concepts: Sequence[str] | None = None,
-        source: Literal["examples", "text", "random"] = "examples",
+        source: Literal["examples", "text", "clusters", "random"] = "examples",
+        clusters: int = 32,
         svm_c: Sequence[float] = (0.01, 0.1),
         num_samples: int = 50,
         lam: float = 1e-3,
@@ -90,9 +100,16 @@ class PCBM(ZooModel):
         head_seed: int = 42,
     ):
         super().__init__()
-        self.concept_names = tuple(concepts or concept_names)
+        discovered = tuple(f"cluster {k + 1}" for k in range(clusters)) if source == "clusters" else ()
+        self.concept_names = discovered or tuple(concepts or concept_names)
         if not self.concept_names:
-            raise ValueError("no concepts: take data that name some, or give concepts=[...] with source=text")
+            raise ValueError(
+                "no concepts: take data that name some, give concepts=[...] with source=text, or source=clusters"
+            )
+        if source == "clusters" and clusters < 1:
+            raise ValueError(f"clusters={clusters}: give at least 1")
+        if discovered and concepts:
+            raise ValueError("concepts are words for source=text; source=clusters discovers its own")
         if source == "examples" and concepts and tuple(concepts) != tuple(concept_names):
             raise ValueError("concepts are words for source=text; source=examples learns the data's own concepts")
         if source == "text":
@@ -151,6 +168,8 @@ class PCBM(ZooModel):
         if self.source == "text":
             words = encode_texts(self.backbone, self.concept_names, normalise=True)
             return bank_from_vectors(words, self.concept_names, source="text")
+        if self.source == "clusters":
+            return bank_from_clusters(features, self.concept_names, seed=self.seed)
         if self.source == "random":
             return random_bank(self.concept_names, features.shape[1], seed=self.seed)
         if concepts is None:

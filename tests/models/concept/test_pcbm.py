@@ -10,7 +10,7 @@ from tests.golden.cases import Case, Result, adapter
 from tests.models.concept.toy import CONCEPTS, Words, accuracy, module, planted
 from zoo.data.digits import concept_matrix
 from zoo.models.backbone import Identity
-from zoo.models.concept.bank import ConceptBank, bank_from_vectors, project, random_bank
+from zoo.models.concept.bank import ConceptBank, bank_from_clusters, bank_from_vectors, project, random_bank
 from zoo.models.concept.pcbm import PCBM, sgd_head
 from zoo.models.contract import Intervention
 
@@ -264,12 +264,39 @@ def test_mistakes_are_named():
         build(source="text")
     with pytest.raises(ValueError, match="words for source=text"):
         build(concepts=["red"])
+    with pytest.raises(ValueError, match="discovers its own"):
+        build(source="clusters", concepts=["red"])
+    with pytest.raises(ValueError, match="clusters=0"):
+        build(source="clusters", clusters=0)
     data = planted()
     inputs, labels = (torch.stack([item[key] for item in data.train_set]) for key in ("image", "label"))
     with pytest.raises(ValueError, match="these data have none"):
         build().prepare(module(inputs, labels, None))
     with pytest.raises(ValueError, match="task=classification"):
         build().prepare(module(inputs, labels.float()[:, None], None))
+
+
+def test_clusters_are_found_without_labels_or_words():
+    """Well apart, the clusters are the planted ones; the head needs no concept labels."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 10 * torch.eye(4, 6)
+    belongs = torch.arange(200) % 4
+    features = centres[belongs] + 0.1 * torch.randn(200, 6, generator=generator)
+    bank = bank_from_clusters(features, numbered(4), seed=0)
+    wanted = normalize(centres - centres.mean(0), dim=1)
+    torch.testing.assert_close((bank.vectors @ wanted.T).amax(1), torch.ones(4), atol=1e-3, rtol=0)
+    assert set((bank.vectors @ wanted.T).argmax(1).tolist()) == {0, 1, 2, 3}
+
+    model = build(dim=6, concept_names=(), source="clusters", clusters=4)
+    data = module(features, belongs % 3, None)
+    model.prepare(data)
+    again = build(dim=6, source="clusters", clusters=4)
+    again.prepare(data)
+    assert model.concept_names == ("cluster 1", "cluster 2", "cluster 3", "cluster 4")
+    assert accuracy(model, data) > 0.99
+    assert torch.equal(model.vectors, again.vectors)
+    with pytest.raises(ValueError, match="201 clusters of 200 points"):
+        bank_from_clusters(features, numbered(201), seed=0)
 
 
 def test_random_directions_are_reproducible():

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from zoo.artifact import save_model
+from zoo.artifact import read_info, save_model
 from zoo.errors import UserError
 from zoo.evaluate import evaluate
 from zoo.models.contract import ZooModel
@@ -15,6 +15,9 @@ from zoo.trained import Trained, data_of
 
 CARRIED = ("config.yaml", "overrides.txt", "env.json")
 """What a run's folder needs so that later verbs find its data."""
+
+KINDS = ("edit", "adapt")
+"""The verbs that change a trained model, under whose names its description notes what they did."""
 
 
 def write_derived(trained: Trained, model: ZooModel, *, kind: str, change: dict[str, Any], out: Path | None) -> Run:
@@ -40,6 +43,14 @@ def write_derived(trained: Trained, model: ZooModel, *, kind: str, change: dict[
             shutil.copy(path, folder / path.name)
     save_model(model, info, folder)
     return Run(folder)
+
+
+def is_derived(run: Run) -> bool:
+    """Whether a run holds a model that was changed after training."""
+    try:
+        return run.weights.is_file() and not read_info(run.weights).extra.keys().isdisjoint(KINDS)
+    except UserError:  # damaged weights, which a training replaces
+        return False
 
 
 def check_new(folder: Path) -> None:

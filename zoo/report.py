@@ -14,6 +14,7 @@ from jinja2 import Environment
 from zoo import catalogue, figures
 from zoo.artifact import ModelInfo, load, read_info
 from zoo.card import card_of
+from zoo.derived import is_derived
 from zoo.errors import UserError
 from zoo.evaluate import load_predictions
 from zoo.files import write_text
@@ -38,7 +39,7 @@ def write_report(run: Run) -> None:
         UserError: the run is not finished.
     """
     result = run.result()
-    if not result and run.weights.is_file() and not run.checkpoints.is_dir():
+    if not result and is_derived(run):
         raise UserError(f"{run}: edit and adapt write no result to report: python -m zoo eval {run} measures the model")
     if not result or not run.weights.is_file():
         raise UserError(f"{run} has no result yet: finish it with python -m zoo train resume={run}")

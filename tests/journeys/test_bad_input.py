@@ -273,14 +273,6 @@ def test_what_is_wrong_with_a_run_and_with_the_rest_is_told_together(refuse, tra
     refuse(export, 2, "--out file is a file", "data: 12 classes, the", "data: 19 concepts, the", "--tolerance -1")
 
 
-def test_a_changed_model_is_not_resumed_nor_reported(refuse, damaged):
-    for name in ("result.json", "report.html"):
-        (damaged / name).unlink()
-    shutil.rmtree(damaged / "checkpoints")
-    refuse(["train", "resume=run"], 2, "run: holds a model and no checkpoint to go on from: start a new run")
-    refuse(["report", "run"], 2, "run: edit and adapt write no result to report: python -m zoo eval run")
-
-
 def test_words_that_are_read_otherwise_than_meant(refuse, here, trained):
     shutil.copy("digit.png", "-x.png")
     refuse(["predict", trained, "-x.png"], 2, "-x.png looks like an option: for the file write ./-x.png")

@@ -57,6 +57,17 @@ def test_edits_of_a_run_stay_runs(zoo_command, trained_run, saved, tmp_path):
         assert (code, err) == (0, [])
         assert f"wrote    {tmp_path / name}" in out
         assert (tmp_path / name / "config.yaml").is_file()
+    edited = tmp_path / "run-edit"
+    before = (edited / "model.safetensors").read_bytes()
+    says = {
+        "train": "edit or adapt changed its model, which a training would undo: start a new run",
+        "report": "edit and adapt write no result to report: python -m zoo eval",
+    }
+    for words in (["train", f"resume={edited}"], ["report", str(edited)]):
+        code, _, err = zoo_command(*words)
+        assert (code, len(err)) == (2, 1)
+        assert says[words[0]] in err[0]
+    assert (edited / "model.safetensors").read_bytes() == before
 
 
 def test_edit_mistakes(zoo_command, saved, trained_run, tmp_path):

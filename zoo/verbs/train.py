@@ -142,6 +142,7 @@ def _run_job(job: list[str], config: dict[str, Any], *, quiet: bool) -> dict[str
 
 def _resume(name: str, words: list[str], args: argparse.Namespace) -> int:
     from zoo.config import apply_to
+    from zoo.derived import is_derived
     from zoo.runs import find_run
 
     refused = [word for word in words if not word.lstrip("+").startswith("trainer.")]
@@ -153,8 +154,8 @@ def _resume(name: str, words: list[str], args: argparse.Namespace) -> int:
             )
         )
     found = find_run(name)
-    if found.weights.is_file() and not found.checkpoints.is_dir():
-        raise UserError(f"{found}: holds a model and no checkpoint to go on from: start a new run")
+    if is_derived(found):
+        raise UserError(f"{found}: edit or adapt changed its model, which a training would undo: start a new run")
     config = apply_to(found.config(), words)
     _show(_train(config, found.overrides(), quiet=args.json, resume=found), args.json)
     return 0

@@ -87,6 +87,11 @@ def exporting() -> bool:
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
+def traced() -> bool:
+    """Whether the code is being traced for a compiler or an export, so that tensors have no values."""
+    return exporting() or torch.compiler.is_compiling()
+
+
 def autocast_to(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors in the dtype of the autocast region around the call, or as they are outside one (float64 stays)."""
     device = tensors[0].device.type

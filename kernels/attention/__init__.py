@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten, in_float32
+from zoo.kernels.attention.aten import attention_aten, attention_varlen_aten, in_float32, without_padding
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_op
 from zoo.kernels.attention.reference import attention_reference, merge
-from zoo.kernels.dispatch import autocast_to, exporting, runs_triton
+from zoo.kernels.dispatch import autocast_to, exporting, runs_triton, traced
 from zoo.kernels.measured import kernel_pays
 
 __all__ = ["attention", "attention_varlen", "merge"]
@@ -38,6 +38,7 @@ def attention(
     key_lengths: Tensor | None = None,
     block_mask: Tensor | None = None,
     block_size: Bounds | None = None,
+    unified_max: float | None = None,
     return_lse: bool = False,
 ) -> Any:
     """softmax(scale q k^T + bias) v over the keys that a query sees.
@@ -51,12 +52,18 @@ def attention(
     block_mask (rows, columns), (H, rows, columns) or (B, H, rows, columns) bool with block_size (queries, keys per
     tile): false hides a tile, and a hidden tile costs no time.
 
+    unified_max: about where the largest scores lie, if that is known (FlashDecoding++, arXiv 2311.01282). The kernel
+    then takes exponentials of what scores exceed it by, instead of waiting for each row's maximum; a row for which that
+    leaves the range of the numbers goes by its own maximum. It changes no result, and PyTorch's operation ignores it.
+
     Returns o (B, H, M, V), and with return_lse also lse (B, H, M) (natural logarithm, in float32 or wider; -inf and
     o = 0 for a query that sees no key); both are differentiable, and `merge` joins such pairs over disjoint keys.
 
     Raises ValueError where shapes do not fit.
     """
     _check(q, k, v, bias, block_mask, block_size)
+    if unified_max is not None and not abs(unified_max) < math.inf:
+        raise ValueError(f"unified_max must be a finite number, not {unified_max}")
     if key_lengths is not None and key_lengths.shape != q.shape[:1]:
         raise ValueError(f"key_lengths must be ({q.shape[0]},), one for each image, not {tuple(key_lengths.shape)}")
     hides = window is not None or key_lengths is not None or block_mask is not None
@@ -69,8 +76,10 @@ def attention(
         block_mask = block_mask[(None,) * (4 - block_mask.dim())]
     masks = Masks(_bounds(causal, window), key_lengths, block_mask, block_size or (1, 1))
     if _kernel_runs_on(q, k, v) and (not plain or kernel_pays("attention", q, _sizes(q, k, v, causal))):
-        return _run_kernel(q, k, v, bias, masks, scale, return_lse)
+        return _run_kernel(q, k, v, bias, masks, scale, return_lse, unified_max)
     visible = None if plain else masks.visible(q.shape[2], k.shape[2], q.device)
+    if key_lengths is not None:
+        k, v = without_padding(key_lengths, k, v)
     if return_lse or k.shape[2] == 0:
         o, lse = attention_reference(*in_float32(q, k, v), bias=bias, visible=visible, scale=scale)
         return (o.to(q.dtype), lse) if return_lse else o.to(q.dtype)
@@ -96,6 +105,9 @@ def attention_varlen(
     keys likewise (int32, from 0 to the total; empty sequences are allowed). max_seqlen_q: longest sequence of queries,
     if known; it saves idle programs.
 
+    Raises ValueError where shapes do not fit, and on a CPU where bounds do not: a GPU is not waited for, and rows of no
+    sequence may hold anything there.
+
     Returns o (queries, H, V), and with return_lse also lse (queries, H) in float32 or wider.
     """
     if cu_seqlens_q.shape != cu_seqlens_k.shape or cu_seqlens_q.dim() != 1:
@@ -103,6 +115,8 @@ def attention_varlen(
             f"cu_seqlens_q and cu_seqlens_k must both be (sequences + 1,), not {tuple(cu_seqlens_q.shape)} and "
             f"{tuple(cu_seqlens_k.shape)}"
         )
+    cu_seqlens_q = _checked_bounds("cu_seqlens_q", cu_seqlens_q, len(q))
+    cu_seqlens_k = _checked_bounds("cu_seqlens_k", cu_seqlens_k, len(k))
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in autocast_to(q, k, v))
     _check(q, k, v, None, None, None)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -137,12 +151,20 @@ def _kernel_runs_on(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def _run_kernel(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float, return_lse: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    masks: Masks,
+    scale: float,
+    return_lse: bool,
+    unified_max: float | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     if bias is not None:
         bias = bias[(None,) * (4 - bias.dim())]
+        bias = bias if bias.dtype in (q.dtype, torch.float32) else bias.to(q.dtype)
     packed = (masks.cu_queries, masks.cu_keys)
-    settings = (scale, masks.window, masks.block_size, masks.longest)
+    settings = (scale, masks.window, masks.block_size, masks.longest, unified_max)
     o, lse = attention_op(q, k, v, bias, masks.key_lengths, masks.block_mask, *packed, *settings)
     return (o, lse) if return_lse else o
 
@@ -171,6 +193,20 @@ def _check(
                 f"block_mask must end in {tiles} tiles of {block_size}, not {tuple(block_mask.shape[-2:])}"
             )
         _check_broadcast("block_mask", (*block_mask.shape[:-2], 1, 1), full)
+
+
+def _checked_bounds(name: str, bounds: Tensor, rows: int) -> Tensor:
+    """The bounds, unless a ValueError is raised because sequences do not follow each other from row 0 to the last.
+
+    Where values cannot be asked for, bounds stay within the rows at least.
+    """
+    if len(bounds) < 2:
+        raise ValueError(f"{name} must hold the bounds of one sequence or more, not {len(bounds)} numbers")
+    if bounds.device.type != "cpu" or traced():
+        return bounds.clamp(0, rows)
+    if bounds[0] != 0 or bounds[-1] != rows or bool((bounds.diff() < 0).any()):
+        raise ValueError(f"{name} must go up from 0 to {rows}, the number of rows, not {bounds.tolist()}")
+    return bounds
 
 
 def _check_broadcast(name: str, shape: tuple[int, ...], full: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.reference import attention_reference
-from zoo.kernels.dispatch import exporting
+from zoo.kernels.dispatch import traced
 
 
 def attention_aten(
@@ -28,7 +28,8 @@ def attention_aten(
         # the queries of heads that share their keys are queries of one head: each key is read once for all of them
         rows = q.reshape(*k.shape[:2], -1, q.shape[3])
         return F.scaled_dot_product_attention(rows, k, v, scale=scale).reshape(*q.shape[:3], v.shape[3])
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+    more = {"enable_gqa": True} if grouped else {}  # whose value must not depend on sizes that vary
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, **more)
 
 
 def _every_query_sees(mask: Tensor) -> bool:
@@ -36,9 +37,22 @@ def _every_query_sees(mask: Tensor) -> bool:
 
     On a CPU alone, where asking does not wait for a device, and in no traced code.
     """
-    if mask.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
+    if mask.device.type != "cpu" or traced():
         return False
     return not bool(mask.isneginf().all(-1).any())
+
+
+def without_padding(key_lengths: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """k and v with zeros behind the keys that count: a weight of zero does not hide what is not a number.
+
+    On a CPU they stay as they are where nothing behind the shortest is infinite or not a number.
+    """
+    if k.device.type == "cpu" and not traced():
+        shortest = int(key_lengths.min()) if len(key_lengths) else 0
+        if all(x.detach()[:, :, shortest:].sum().isfinite() for x in (k, v)):
+            return k, v
+    padding = torch.arange(k.shape[2], device=k.device) >= key_lengths[:, None]
+    return k.masked_fill(padding[:, None, :, None], 0.0), v.masked_fill(padding[:, None, :, None], 0.0)
 
 
 def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:
@@ -51,7 +65,7 @@ def attention_varlen_aten(q: Tensor, k: Tensor, v: Tensor, masks: Masks, scale: 
     assert masks.cu_keys is not None
     dtype = q.dtype
     q, k, v = in_float32(q, k, v)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if traced():
         visible = masks.visible(q.shape[2], k.shape[2], q.device)
         whole = attention_reference(q, k, v, visible=visible, scale=scale)
         return whole[0].to(dtype), whole[1]

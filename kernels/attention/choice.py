@@ -44,22 +44,27 @@ def parts_of(channels: int) -> tuple[int, int]:
     return next(found, (width, 0))
 
 
-def liberties(machine: Machine, width: int, itemsize: int) -> dict[str, bool]:
-    """The forward's LAZY and SOFT (see forward.py): what FlashAttention-4 does on sm_100, in 16 bits."""
-    scarce = machine == "sm_100" and itemsize == 2
+def liberties(machine: Machine, width: int, itemsize: int, unified: bool = False) -> dict[str, bool]:
+    """The forward's LAZY and SOFT (see forward.py): what FlashAttention-4 does on sm_100, in 16 bits.
+
+    Under a unified maximum no sum is rescaled, and exponents are not all negative, as the polynomial needs them.
+    """
+    scarce = machine == "sm_100" and itemsize == 2 and not unified
     return {"LAZY": scarce, "SOFT": scarce and width <= 128}
 
 
-def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
-    """busy: with a bias, a window or a block mask, whose addresses take registers.
+def forward_tiles(
+    width: int, queries: int, *, busy: bool, wide_bias: bool = False, itemsize: int = 2, machine: Machine
+) -> Tiles:
+    """busy: with a bias, a window or a block mask, whose addresses take registers. wide_bias: wider than q, k, v.
 
     sm_80 and sm_100 take smaller tiles: the former's operands take registers, and the latter's dk and dv spill.
     """
     amd, in_registers = _kind(machine)
     if itemsize == 4:
         return Tiles(32, 32, 4, 1)
-    columns = 32 if width == 256 or amd or (busy and width != 64) else 64
-    stages = 1 if amd or (busy and width == 256) else 2
+    columns = 32 if width == 256 or amd or wide_bias or (busy and width != 64) else 64
+    stages = 1 if amd or (busy and width == 256) or (wide_bias and width == 128 and machine == "sm_100") else 2
     if queries <= 16:
         return Tiles(16, 32 if machine == "sm_100" else columns, 4, stages)
     if in_registers and width == 64 and busy and queries <= 64:
@@ -71,12 +76,15 @@ def forward_tiles(width: int, queries: int, *, busy: bool, itemsize: int = 2, ma
     return Tiles(128, columns, 8, stages if busy or width == 256 else 3)
 
 
-def query_gradient_tiles(width: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:
+def query_gradient_tiles(
+    width: int, *, busy: bool, wide_bias: bool = False, itemsize: int = 2, machine: Machine
+) -> Tiles:
     amd, in_registers = _kind(machine)
     if itemsize == 4 or width == 256:
         return _wide_gradient_tiles(width, itemsize, machine)
     narrow = amd or (busy and width == 128) or (in_registers and (busy or width == 128))
-    return Tiles(64, 32 if narrow else 64, 4, 2 if width <= 64 and not amd else 1)
+    early = width <= 64 and not (amd or (wide_bias and machine != "sm_80"))
+    return Tiles(64, 32 if narrow else 64, 4, 2 if early else 1)
 
 
 def key_gradient_tiles(width: int, keys: int, *, busy: bool, itemsize: int = 2, machine: Machine) -> Tiles:

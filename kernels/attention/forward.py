@@ -12,17 +12,23 @@ Two liberties of FlashAttention-4 (Zadouri et al., 2026), for machines whose exp
 their matrix products. LAZY: m follows the maximum only when it has risen by more than 8, so that p may reach 2^8; acc
 and total share the old m, hence the result is the same. SOFT: a quarter of the exponentials are polynomials.
 
-so the matrix of scores never leaves the chip. Where there are few queries the keys are divided among several programs;
+Under a unified maximum phi (FlashDecoding++, Hong et al., 2023, arXiv 2311.01282), about which the caller knows that
+scores lie, p = 2^(t - phi), and no tile waits for the maximum of the one before. Where a sum shows that phi was too far
+off, the tile of queries passes its keys again, with the running maximum.
+
+The matrix of scores never leaves the chip. Where there are few queries the keys are divided among several programs;
 each writes its own (o, lse), and `merge_kernel` joins them.
 """
 
 import triton
 import triton.language as tl
 
+from zoo.kernels.attention.reference import HALF_SUMS, SAFE_SUMS
 from zoo.kernels.attention.tiles import (
     COUNTS,
     LOG2E,
     add_products,
+    clear_parts,
     divide_parts,
     key_range,
     load_parts,
@@ -37,6 +43,9 @@ from zoo.kernels.dispatch import INTERPRETED
 
 LAZY_COMPILES = tl.constexpr(INTERPRETED or tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8))
 """Older compilers fail on LAZY's branch for sm_100 ("parent layout must have at least rank >= 2")."""
+
+SAFE_LOW, SAFE_HIGH = (tl.constexpr(2.0**bound) for bound in SAFE_SUMS)
+HALF_LOW, HALF_HIGH = (tl.constexpr(2.0**bound) for bound in HALF_SUMS)
 
 # fmt: off
 
@@ -64,17 +73,11 @@ def exp2_mixed(x, BM: tl.constexpr, BN: tl.constexpr):
 
 
 @triton.jit
-def forward_step(
-    acc, m, total, q_tile, k, v, stride_k, stride_v, first, start, scale2, bias, blocks, bounds,
-    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
-    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, LAZY: tl.constexpr,
-    SOFT: tl.constexpr, masked: tl.constexpr,
-):
-    """Take the keys start .. start + BN into (acc, m, total)."""
-    k_tile = load_parts(k, stride_k, start, bounds[2], BN, D, WIDTH, EXTRA, masked)  # [BN, WIDTH], [BN, EXTRA]
-    products = products_of(q_tile, k_tile, EXTRA, PRECISION)  # [BM, BN]
-    t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
-    hides: tl.constexpr = masked or bias[0] is not None
+def follow_maximum(
+    acc, m, total, t, hides: tl.constexpr, EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    LAZY: tl.constexpr, SOFT: tl.constexpr,
+):  # fmt: skip
+    """p [BM, BN], and (acc, m, total) corrected for the maximum that p goes by."""
     m_new = tl.maximum(m, tl.max(t, 1))
     lazy: tl.constexpr = LAZY and LAZY_COMPILES
     if lazy:
@@ -93,9 +96,64 @@ def forward_step(
         correction = tl.exp2(m - base)
         total = total * correction
         acc = scale_parts(acc, correction[:, None], EXTRA_V)
+    return p, acc, m_new, total
+
+
+@triton.jit
+def unless_out_of_range(acc, m, total, phi2, inside, EXTRA_V: tl.constexpr, HALF: tl.constexpr):
+    """What was summed under phi2, or nothing, and whether a row `inside` must be summed again.
+
+    HALF: p is multiplied with v in float16.
+    """
+    held = (total > HALF_LOW) & (total < HALF_HIGH) if HALF else (total > SAFE_LOW) & (total < SAFE_HIGH)
+    again = tl.max(tl.where(inside & ~held, 1, 0), 0) > 0
+    total = tl.where(again, 0.0, total)
+    m = tl.where(again, m, phi2)
+    return clear_parts(acc, again, EXTRA_V), m, total, again
+
+
+@triton.jit
+def forward_step(
+    acc, m, total, q_tile, keys_at, first, start, scale2, phi2, bias, blocks, bounds,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, LAZY: tl.constexpr,
+    SOFT: tl.constexpr, masked: tl.constexpr,
+):
+    """Take the keys start .. start + BN into (acc, m, total), under the unified maximum phi2 unless it is None."""
+    k, v, stride_k, stride_v = keys_at
+    k_tile = load_parts(k, stride_k, start, bounds[2], BN, D, WIDTH, EXTRA, masked)  # [BN, WIDTH], [BN, EXTRA]
+    products = products_of(q_tile, k_tile, EXTRA, PRECISION)  # [BM, BN]
+    t = tile_scores(products, first, start, scale2, bias, blocks, bounds, BM, BN, False, masked)
+    if phi2 is not None:
+        p = tl.exp2(t - phi2)
+    else:
+        p, acc, m, total = follow_maximum(acc, m, total, t, masked or bias[0] is not None, EXTRA_V, BM, BN, LAZY, SOFT)
     total += tl.sum(p, 1)
     v_tile = load_parts(v, stride_v, start, bounds[2], BN, DV, WIDTH_V, EXTRA_V, masked)  # [BN, WIDTH_V], ..
-    return add_products(acc, p, v_tile, EXTRA_V, PRECISION), m_new, total
+    return add_products(acc, p, v_tile, EXTRA_V, PRECISION), m, total
+
+
+@triton.jit
+def over_keys(
+    acc, m, total, q_tile, keys_at, first, visited, tile_indices, scale2, phi2, bias, blocks, bounds,
+    D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
+    EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, LAZY: tl.constexpr,
+    SOFT: tl.constexpr,
+):
+    """Take all keys visited = (low, partial, high) into (acc, m, total): from `partial` on they need a mask.
+
+    With a block mask `visited` counts the tiles that `tile_indices` lists.
+    """
+    low, partial, high = visited
+    for masked in tl.static_range(2):
+        if masked == 1 or (bounds[3] is None and blocks[0] is None):
+            begin, end = (partial, high) if masked == 1 else (low, partial)
+            for at in range(begin, end, 1 if blocks[0] is not None else BN):
+                start = tl.load(tile_indices + at) * BN if blocks[0] is not None else at
+                acc, m, total = forward_step(
+                    acc, m, total, q_tile, keys_at, first, start, scale2, phi2, bias, blocks, bounds,
+                    D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT, masked == 1)
+    return acc, m, total
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -105,7 +163,7 @@ def forward_kernel(
     stride_ob, stride_oh, stride_om, stride_os, stride_lb, stride_lh, stride_ls,
     stride_bias_b, stride_bias_h, stride_bias_m, stride_bias_n, stride_blocks_b, stride_blocks_h,
     stride_tiles_b, stride_tiles_h, H, GROUP, M_all, N_all, row_tiles, column_tiles, splits, chunk,
-    scale2, left, right, block_rows, block_columns, blocks_per_row,
+    scale2, phi2, left, right, block_rows, block_columns, blocks_per_row,
     D: tl.constexpr, DV: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr, EXTRA: tl.constexpr,
     EXTRA_V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr, LAZY: tl.constexpr,
     SOFT: tl.constexpr,
@@ -138,29 +196,29 @@ def forward_kernel(
         blocks += b * stride_blocks_b + h * stride_blocks_h
     bias_at = (bias, stride_bias_m, stride_bias_n)
     blocks_at = (blocks, block_rows, block_columns, blocks_per_row)
+    keys_at = (k, v, stride_kn, stride_vn)
 
     q_tile = load_parts(q, stride_qm, first, M, BM, D, WIDTH, EXTRA, True)
     m = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
     acc = zero_parts(BM, WIDTH_V, EXTRA_V)
+    low, partial, high = key_range(first, bounds, BM, BN)
+    low, high = tl.maximum(low, split * chunk), tl.minimum(high, split * chunk + chunk)
+    partial = tl.minimum(tl.maximum(partial, low), tl.maximum(high, low))
     if blocks is not None:
         at = b * stride_tiles_b + h * stride_tiles_h + tile
-        for index in range(tl.load(tile_counts + at)):
-            start = tl.load(tile_indices + at * column_tiles + index) * BN
-            acc, m, total = forward_step(
-                acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
-                bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT, True)
-    else:
-        low, partial, high = key_range(first, bounds, BM, BN)
-        low, high = tl.maximum(low, split * chunk), tl.minimum(high, split * chunk + chunk)
-        partial = tl.minimum(tl.maximum(partial, low), tl.maximum(high, low))
-        for masked in tl.static_range(2):
-            if masked == 1 or left is None:
-                begin, end = (partial, high) if masked == 1 else (low, partial)
-                for start in range(begin, end, BN):
-                    acc, m, total = forward_step(
-                        acc, m, total, q_tile, k, v, stride_kn, stride_vn, first, start, scale2, bias_at, blocks_at,
-                        bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT, masked == 1)
+        low, partial, high = 0, 0, tl.load(tile_counts + at)
+        tile_indices += at * column_tiles
+    if phi2 is not None:
+        acc, m, total = over_keys(
+            acc, m, total, q_tile, keys_at, first, (low, partial, high), tile_indices, scale2, phi2, bias_at, blocks_at,
+            bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT)
+        half: tl.constexpr = v.dtype.element_ty == tl.float16
+        acc, m, total, again = unless_out_of_range(acc, m, total, phi2, first + tl.arange(0, BM) < M, EXTRA_V, half)
+        partial, high = tl.where(again, partial, low), tl.where(again, high, low)
+    acc, m, total = over_keys(
+        acc, m, total, q_tile, keys_at, first, (low, partial, high), tile_indices, scale2, None, bias_at, blocks_at,
+        bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT)
 
     seen = total > 0
     acc = divide_parts(acc, tl.where(seen, total, 1.0)[:, None], EXTRA_V)

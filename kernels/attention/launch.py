@@ -26,7 +26,9 @@ from zoo.kernels.dispatch import machine_of, on_its_gpu
 
 
 @on_its_gpu
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float) -> tuple[Tensor, Tensor]:
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float, unified_max: float | None
+) -> tuple[Tensor, Tensor]:
     """o (B, H, M, V) with the memory of (B, M, H, V), lse (B, H, M) float32."""
     batch, heads, queries, _ = q.shape
     o = q.new_empty(batch, queries, heads, v.shape[-1]).transpose(1, 2)
@@ -35,19 +37,27 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, 
     if queries == 1 and group > 1 and bias is None and masks.only_window and masks.window[0] < 0:
         # one query sees all keys: the heads that share keys become the queries of one head
         q, folded_o, folded_lse = (x.unflatten(1, (-1, group)).squeeze(3) for x in (q, o, lse))
-        _forward_into(folded_o, folded_lse, q, k, v, None, Masks(), scale)
+        _forward_into(folded_o, folded_lse, q, k, v, None, Masks(), scale, unified_max)
     else:
-        _forward_into(o, lse, q, k, v, bias, masks, scale)
+        _forward_into(o, lse, q, k, v, bias, masks, scale, unified_max)
     return o, lse
 
 
 def _forward_into(
-    o: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, scale: float
+    o: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    masks: Masks,
+    scale: float,
+    unified_max: float | None,
 ) -> None:
     q, k, v = (rows_contiguous(x) for x in (q, k, v))
     width, width_v = choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1])
     batch, queries = batch_and_queries(q, masks)
-    tiles = choice.forward_tiles(max(width, width_v), queries, busy=_busy(bias, masks), **_choice(q))
+    tiles = choice.forward_tiles(max(width, width_v), queries, **_hides(q, bias, masks), **_choice(q))
     row_tiles, keys = triton.cdiv(queries, tiles.rows), k.shape[2]
     programs = row_tiles * q.shape[1] * batch
     splits = 1
@@ -80,9 +90,10 @@ def _forward_into(
         column_tiles=triton.cdiv(keys, tiles.columns),
         chunk=triton.cdiv(triton.cdiv(keys, tiles.columns), splits) * tiles.columns,
         scale2=scale * LOG2E.value,
+        phi2=None if unified_max is None else unified_max * LOG2E.value,
         splits=splits,
         **sizes(q, v, tiles),
-        **choice.liberties(machine_of(q.device), max(width, width_v), q.element_size()),
+        **choice.liberties(machine_of(q.device), max(width, width_v), q.element_size(), unified_max is not None),
     )
     if splits > 1:
         _launch(
@@ -132,7 +143,7 @@ def backward(
         "GROUP": heads // k.shape[1],
         "scale2": scale * LOG2E.value,
     }
-    tiles = choice.query_gradient_tiles(width, busy=_busy(bias, masks), **_choice(q))
+    tiles = choice.query_gradient_tiles(width, **_hides(q, bias, masks), **_choice(q))
     row_tiles = triton.cdiv(queries, tiles.rows)
     _launch(
         query_gradient_kernel,
@@ -237,8 +248,10 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
     return partial.sum(0).to(bias.dtype)
 
 
-def _busy(bias: Tensor | None, masks: Masks) -> bool:
-    return bias is not None or masks.block_mask is not None or masks.window[0] >= 0
+def _hides(q: Tensor, bias: Tensor | None, masks: Masks) -> dict[str, bool]:
+    """What the choice of tiles depends on of bias and masks."""
+    busy = bias is not None or masks.block_mask is not None or masks.window[0] >= 0
+    return {"busy": busy, "wide_bias": bias is not None and bias.itemsize > q.itemsize}
 
 
 def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -> None:

@@ -41,7 +41,7 @@ class Masks:
         rows = torch.arange(queries, device=device)[:, None]
         columns = torch.arange(keys, device=device)
         offset = columns - (rows + keys - queries)
-        seen = torch.ones_like(offset, dtype=torch.bool)
+        seen = torch.ones(1, 1, dtype=torch.bool, device=device)
         if self.cu_queries is not None and self.cu_keys is not None:
             sequence_of_row = torch.bucketize(rows, self.cu_queries[1:], right=True)
             sequence_of_column = torch.bucketize(columns, self.cu_keys[1:], right=True)

@@ -28,15 +28,16 @@ def attention_op(
     window: Sequence[int],
     block_size: Sequence[int],
     longest: int,
+    unified_max: float | None,
 ) -> tuple[Tensor, Tensor]:
     """o (B, H, M, V) with the memory of (B, M, H, V), and lse (B, H, M) float32."""
     masks = _masks(window, key_lengths, block_mask, block_size, cu_queries, cu_keys, longest)
     if runs_triton(q, k, v):
         from zoo.kernels.attention.launch import forward
 
-        return forward(q, k, v, bias, masks, scale)
+        return forward(q, k, v, bias, masks, scale, unified_max)
     visible = masks.visible(q.shape[2], k.shape[2], q.device)
-    o, lse = attention_reference(q, k, v, bias=bias, visible=visible, scale=scale)
+    o, lse = attention_reference(q, k, v, bias=bias, visible=visible, scale=scale, unified_max=unified_max)
     return _token_major(o), lse.float().contiguous()
 
 
@@ -88,14 +89,14 @@ def _(do: Tensor, dlse: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, bias, key_lengths, block_mask, cu_queries, cu_keys, *ctx.settings = inputs
+    q, k, v, bias, key_lengths, block_mask, cu_queries, cu_keys, *ctx.settings, _ = inputs
     ctx.save_for_backward(q, k, v, *output, bias, key_lengths, block_mask, cu_queries, cu_keys)
 
 
 def _backward(ctx: Any, do: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
     need_dbias = ctx.needs_input_grad[3]
     dq, dk, dv, dbias = attention_backward_op(do, dlse, *ctx.saved_tensors, *ctx.settings, need_dbias)
-    return dq, dk, dv, dbias if need_dbias else None, *[None] * 8
+    return dq, dk, dv, dbias if need_dbias else None, *[None] * 9
 
 
 attention_op.register_autograd(_backward, setup_context=_setup_context)

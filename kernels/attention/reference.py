@@ -4,6 +4,10 @@
     lse_i = log sum_j exp(s_ij)              natural logarithm
     o_i = sum_j exp(s_ij - lse_i) v_j
 
+Every exponential is taken of s_ij - m_i, which changes nothing but keeps it in range: m_i is the row's maximum, or, for
+all rows alike, a unified maximum phi that is known beforehand (FlashDecoding++, arXiv 2311.01282); a row whose sum of
+exp(s_ij - phi) leaves `SAFE_SUMS` goes by its own maximum after all.
+
 A query that sees no key has o_i = 0, lse_i = -inf and no gradient. Shapes: B batch, H query heads, K key heads (each
 serves H / K query heads in a row), M queries, N keys, D channels.
 """
@@ -15,13 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SAFE_SUMS = (-75, 108)
+"""Bounds of log2 sum_j exp(s_ij - phi): no addend below 2^108 has overflowed, and beside a sum above 2^-75 those that
+became zero (below 2^-126) do not count."""
+
+HALF_SUMS = (-8, 15)
+"""The same where exp(s_ij - phi) is kept in float16."""
+
 
 def attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, visible: Tensor | None = None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: Tensor | None = None,
+    visible: Tensor | None = None,
+    scale: float,
+    unified_max: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """q (B, H, M, D), k (B, K, N, D), v (B, K, N, V) -> o (B, H, M, V), lse (B, H, M); keeps the precision of `q`.
 
-    bias and visible (bool) broadcast to (B, H, M, N).
+    bias and visible (bool) broadcast to (B, H, M, N). unified_max: phi.
     """
     if k.shape[2] == 0:
         k, v = (F.pad(x, (0, 0, 0, 1)) for x in (k, v))
@@ -29,6 +47,10 @@ def attention_reference(
     v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
     scores = _scores(q, k, bias, visible, scale)
     top = scores.detach().amax(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
+    if unified_max is not None:
+        under = (scores.detach() - unified_max).exp().sum(-1, keepdim=True)
+        low, high = (2.0**bound for bound in (HALF_SUMS if scores.dtype == torch.float16 else SAFE_SUMS))
+        top = torch.where((low < under) & (under < high), unified_max, top)
     weights = (scores - top).exp()
     total = weights.sum(-1, keepdim=True)
     seen = total > 0

@@ -101,6 +101,15 @@ def scale_parts(parts, factor, EXTRA: tl.constexpr):
 
 
 @triton.jit
+def clear_parts(parts, condition, EXTRA: tl.constexpr):
+    """Zeros where `condition`, else what was there."""
+    if EXTRA == 0:
+        return (tl.where(condition, 0.0, parts[0]),)
+    else:
+        return (tl.where(condition, 0.0, parts[0]), tl.where(condition, 0.0, parts[1]))
+
+
+@triton.jit
 def divide_parts(parts, divisor, EXTRA: tl.constexpr):
     if EXTRA == 0:
         return (parts[0] / divisor,)

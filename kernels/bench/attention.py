@@ -62,12 +62,28 @@ def attention_windows_8(device: str, dtype: torch.dtype) -> Comparison:
 
 def attention_decoding(device: str, dtype: torch.dtype) -> Comparison:
     """One query of each image, as attention pooling has; four query heads share the keys."""
+    q, k, v = _one_query(device, dtype)
+    calls = {"attention": lambda: ours(q, k, v)} | _others(q, k, v, enable_gqa=True)
+    shapes = {"batch": len(q), "heads": 16, "kv_heads": 4, "q_len": 1, "kv_len": 4096, "head_dim": 64}
+    return Comparison("attention", f"{len(q)} x 16 heads on 4, 1 query, 4096 keys", calls, q, shapes)
+
+
+def attention_unified_maximum(device: str, dtype: torch.dtype) -> Comparison:
+    """The same under a maximum that is known, beside our own running one."""
+    q, k, v = _one_query(device, dtype)
+    calls: dict[str, Call] = {
+        "attention": lambda: ours(q, k, v, unified_max=3.0),
+        "running maximum": lambda: ours(q, k, v),
+        "sdpa": lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+    }
+    return Comparison("attention", f"{len(q)} x 16 heads on 4, 1 query, 4096 keys, unified maximum", calls, q)
+
+
+def _one_query(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     batch = 16 if device == "cuda" else 4
     q = torch.randn(batch, 16, 1, 64, device=device, dtype=dtype)
     k, v = (torch.randn(batch, 4, 4096, 64, device=device, dtype=dtype) for _ in range(2))
-    calls = {"attention": lambda: ours(q, k, v)} | _others(q, k, v, enable_gqa=True)
-    shapes = {"batch": batch, "heads": 16, "kv_heads": 4, "q_len": 1, "kv_len": 4096, "head_dim": 64}
-    return Comparison("attention", f"{batch} x 16 heads on 4, 1 query, 4096 keys", calls, q, shapes)
+    return q, k, v
 
 
 def _images(device: str, dtype: torch.dtype, *, batch: int, heads: int, tokens: int) -> Comparison:
@@ -176,5 +192,6 @@ def _backward_of(forward: Call, leaves: list[Tensor], upstream: Tensor) -> Call:
 COMPARISONS = (
     attention_vit, attention_vit_large, attention_long_64, attention_long_128, attention_long_causal,
     attention_backward_64, attention_backward_128, attention_decoding,
+    attention_unified_maximum,
 )  # fmt: skip
 WINDOWS = (attention_windows_7, attention_windows_8)

@@ -7,12 +7,11 @@ Prefixes shared by all crops of an image, by all images of a batch (concept or t
 tokens) are of this kind. Nested prefixes are further parts for `merge`.
 """
 
-import torch
 from torch import Tensor
 
 from zoo.kernels.attention import attention, merge
 
-__all__ = ["shared_prefix_attention", "unified_max_attention"]
+__all__ = ["shared_prefix_attention"]
 
 
 def shared_prefix_attention(
@@ -40,22 +39,3 @@ def shared_prefix_attention(
     prefix_lse = prefix_lse.unflatten(2, members).transpose(1, 2).flatten(0, 1)
     o, lse = merge([(prefix_o, prefix_lse), attention(q, k, v, causal=causal, scale=scale, return_lse=True)])
     return (o, lse) if return_lse else o
-
-
-def unified_max_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, phi: float, limit: float = 75.0
-) -> tuple[Tensor, Tensor]:
-    """Numerator and denominator of attention under a fixed maximum phi (FlashDecoding++, arXiv 2311.01282).
-
-    num = sum_j exp(s_j - phi) v_j, den = sum_j exp(s_j - phi), o = num / den: parts over disjoint keys simply add up.
-
-    Raises ValueError where a score leaves (phi - limit, phi + limit), in which float32 neither overflows nor loses all
-    of a row; such rows need the running maximum of `attention`.
-    """
-    scores = (q @ k.mT) * scale - phi
-    if scores.numel() and not float(scores.detach().amax()) < limit:
-        raise ValueError(f"a score of {float(scores.max()) + phi:g} is too far above phi = {phi:g}: use attention()")
-    if scores.numel() and not float(scores.detach().amax(-1).amin()) > -limit:
-        raise ValueError(f"all scores of a query lie too far below phi = {phi:g}: use attention()")
-    weights = torch.exp(scores)
-    return weights @ v, weights.sum(-1)

@@ -16,7 +16,15 @@ from zoo.kernels.attention.op import attention_backward_op, attention_op
 from zoo.kernels.attention.reference import attention_backward_reference, attention_reference
 
 
-def check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, tolerance: float = 2e-5) -> None:
+def check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    masks: Masks,
+    tolerance: float = 2e-5,
+    unified_max: float | None = None,
+) -> None:
     """Outputs and gradients of the kernel against the closed form in float64, with gradients through o and lse."""
     scale = q.shape[-1] ** -0.5
     tensors = (masks.key_lengths, masks.block_mask, masks.cu_queries, masks.cu_keys)
@@ -28,7 +36,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, masks: Masks, to
         inside = [guard.input(x) for x in (q, k, v)]
         bias_inside = None if bias is None else guard.input(bias)
         tensors = tuple(None if x is None else guard.input(x) for x in tensors)
-        o, lse = attention_op(*inside, bias_inside, *tensors, *settings)
+        o, lse = attention_op(*inside, bias_inside, *tensors, *settings, unified_max)
         guard.check(o, lse)
         close(o, want_o, tolerance=tolerance, name="o")
         close(lse, want_lse, tolerance=tolerance, name="lse")
@@ -171,6 +179,48 @@ def test_liberties_of_sm_100(masks, dtype, monkeypatch):
     check(q.to(dtype), k.to(dtype), v.to(dtype), None, masks, tolerance=2e-5 if dtype == torch.float32 else 4e-3)
 
 
+FAR_OFF = pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+"""NumPy, in which the interpreter computes, warns of what the kernel goes by: a sum that left its range."""
+
+
+@FAR_OFF
+@pytest.mark.parametrize("phi", [-300.0, 3.0, 300.0])
+@pytest.mark.parametrize(
+    ("lengths", "masks"),
+    [
+        ((1, 150), Masks()),
+        ((3, 150), Masks((-1, 0), key_lengths=torch.tensor([147]))),
+        ((40, 50), Masks((20, 3))),
+        ((40, 50), Masks(block_mask=torch.tensor([[[[1, 0], [0, 0], [1, 1]]]]).bool(), block_size=(16, 32))),
+    ],
+    ids=["one query", "causal", "window", "blocks"],
+)
+def test_a_unified_maximum_changes_no_result(phi, lengths, masks):
+    check(*qkv(lengths=lengths, batch=1, heads=(4, 2)), None, masks, unified_max=phi)
+
+
+@FAR_OFF
+def test_a_score_far_above_the_unified_maximum_is_that_rows_alone():
+    q, k, v = qkv(lengths=(40, 90), batch=1)
+    bias = torch.randn(1, 2, 40, 90)
+    bias[0, 1, 7, 80], bias[0, 0, 3] = 200, -200
+    check(q, k, v, bias, Masks(), unified_max=0.0)
+
+
+@FAR_OFF
+def test_the_running_maximum_is_taken_only_where_the_unified_one_is_far_off():
+    q, k, v = qkv(lengths=(1, 150))
+    running, near, far = (attention(q, k, v, unified_max=phi) for phi in (None, 7.3, 300.0))
+    assert torch.equal(running, far)
+    assert not torch.equal(running, near)
+
+
+@FAR_OFF
+@pytest.mark.parametrize("phi", [-30.0, 2.0, 30.0])
+def test_a_unified_maximum_in_half_precision(phi):
+    check(*qkv(lengths=(3, 150), dtype=torch.float16), None, Masks(), tolerance=3e-3, unified_max=phi)
+
+
 def test_half_precision():
     check(*qkv(dtype=torch.float16), None, Masks((-1, 0)), tolerance=3e-3)
 
@@ -214,4 +264,4 @@ def test_merged_parts_are_the_whole_and_so_are_their_gradients():
 def test_opcheck_of_the_kernel():
     variables = [x.requires_grad_() for x in qkv(lengths=(9, 13), batch=1)]
     bias = torch.randn(1, 2, 9, 13, requires_grad=True)
-    torch.library.opcheck(attention_op, (*variables, bias, *[None] * 4, 0.3, (-1, 0), (1, 1), 0))
+    torch.library.opcheck(attention_op, (*variables, bias, *[None] * 4, 0.3, (-1, 0), (1, 1), 0, 2.0))

@@ -12,6 +12,7 @@ from tests.kernels.harness import check_compiled, check_exported, check_onnx, cl
 from zoo.kernels.attention import attention, attention_varlen, merge
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.op import attention_backward_op, attention_op
+from zoo.kernels.attention.reference import attention_reference
 
 test_interpreter = pytest.mark.slow(interpreter_test("interpret_attention.py", timeout=580))
 
@@ -69,6 +70,7 @@ VARIANTS = {
     "bias": {"bias": (1, 4, 9, 13)},
     "key bias": {"bias": (2, 1, 1, 13)},
     "key lengths": {"key_lengths": torch.tensor([13, 5], dtype=torch.int32)},
+    "unified maximum": {"unified_max": 2.0, "causal": True},
     "blocks": {"block_mask": torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 1]]).bool(), "block_size": (4, 4)},
 }
 
@@ -118,12 +120,26 @@ def test_opcheck(variant):
         keywords.get("block_size", (1, 1)),
         0,
     )
-    torch.library.opcheck(attention_op, arguments)
+    torch.library.opcheck(attention_op, (*arguments, None))
+    torch.library.opcheck(attention_op, (*arguments, 2.0))
     given = [x.detach() if isinstance(x, Tensor) else x for x in arguments]
-    o, lse = attention_op(*given)
+    o, lse = attention_op(*given, None)
     upstream = (torch.randn_like(o), torch.randn_like(lse))
     learns = keywords.get("bias") is not None
     torch.library.opcheck(attention_backward_op, (*upstream, *given[:3], o, lse, *given[3:], learns))
+
+
+@pytest.mark.parametrize("phi", [-500.0, -20.0, 0.0, 20.0, 500.0])
+def test_a_unified_maximum_changes_neither_result_nor_gradient(phi):
+    qkv, _ = inputs("plain", dtype=torch.float64)
+
+    def under(*x: Tensor) -> tuple[Tensor, Tensor]:
+        return attention_reference(*x, scale=0.3, unified_max=phi)
+
+    torch.testing.assert_close(under(*qkv), attention(*qkv, scale=0.3, return_lse=True))
+    assert torch.autograd.gradcheck(under, qkv)
+    given = [x.float() for x in qkv]
+    torch.testing.assert_close(attention(*given, unified_max=phi), attention(*given))
 
 
 def packed(dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -146,7 +162,7 @@ def test_packed_sequences_are_registered_and_differentiated_soundly(causal):
     assert torch.autograd.gradcheck(finite, qkv)
     one = [x.float().detach().transpose(0, 1)[None].requires_grad_() for x in qkv]
     settings = (0.3, (-1, 0 if causal else -1), (1, 1), 5)
-    torch.library.opcheck(attention_op, (*one, None, None, None, *bounds, *settings))
+    torch.library.opcheck(attention_op, (*one, None, None, None, *bounds, *settings, None))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -189,6 +205,19 @@ def test_one_graph_when_compiled(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_one_graph_when_sizes_vary(variant):
+    """Compiled for any size: other images, and heads that do or do not share their keys."""
+    torch._dynamo.reset()
+    compiled = torch.compile(attention, fullgraph=True, dynamic=True, backend="aot_eager")
+    (q, k, v), keywords = constants(variant)
+    bias = keywords.pop("bias", None)
+    for heads in ([0, 1, 2, 3], [0, 2], [0, 1, 2, 3, 0, 1]):
+        given = [q[:, heads], k[:, : min(2, len(heads))], v[:, : min(2, len(heads))]]
+        its_bias = bias[:, heads] if bias is not None and bias.shape[1] > 1 else bias
+        torch.testing.assert_close(compiled(*given, its_bias, **keywords), attention(*given, its_bias, **keywords))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_export_holds_only_aten_operations(variant):
     qkv, keywords = constants(variant)
     check_exported(lambda q, k, v: attention(q, k, v, **keywords), *qkv)
@@ -218,6 +247,26 @@ def test_a_query_without_a_key_gets_zero_and_no_gradient():
         assert torch.isfinite(dv).all()
     lse = attention(q, k, v, causal=True, return_lse=True)[1]
     assert torch.equal(lse[..., :3], torch.full((1, 1, 3), -math.inf))
+
+
+def test_a_bias_that_learns_may_hide_a_whole_row():
+    (q, k, v), _ = inputs("plain")
+    bias = torch.zeros(1, 4, 9, 13).index_fill(2, torch.tensor([3]), -math.inf).requires_grad_()
+    k, v = (x.repeat_interleave(2, 1) for x in (k, v))
+    o = attention(q, k, v, bias)
+    assert torch.equal(o[:, :, 3], torch.zeros_like(o[:, :, 3]))
+    assert all(torch.isfinite(x).all() for x in torch.autograd.grad(o.square().sum(), (q, k, v, bias)))
+
+
+@pytest.mark.parametrize("return_lse", [False, True])
+def test_what_lies_behind_the_keys_does_not_matter(return_lse):
+    (q, k, v), _ = inputs("plain")
+    lengths = torch.tensor([13, 5])
+    junk = [x.detach().clone() for x in (k, v)]
+    for x in junk:
+        x[1, :, 5:] = math.nan
+    got, want = (attention(q, *x, key_lengths=lengths, return_lse=return_lse) for x in (junk, (k, v)))
+    torch.testing.assert_close(got, want)
 
 
 def test_no_keys_at_all():
@@ -300,6 +349,7 @@ def test_autocast_computes_in_its_dtype_and_returns_gradients_in_the_given_one()
         ({"block_mask": torch.ones(2, 2).bool()}, "go together"),
         ({"block_mask": torch.ones(2, 2).bool(), "block_size": (4, 4)}, r"\(3, 4\) tiles"),
         ({"key_lengths": torch.tensor([5])}, r"key_lengths must be \(2,\)"),
+        ({"unified_max": math.inf}, "unified_max must be a finite number, not inf"),
     ],
 )
 def test_a_wrong_argument_is_named(change, says):
@@ -316,6 +366,14 @@ def test_wrong_shapes_are_named():
         attention(q, k[..., :4], k)
     with pytest.raises(ValueError, match="cu_seqlens"):
         attention_varlen(q[0], k[0], k[0], torch.zeros(3), torch.zeros(2))
+
+
+@pytest.mark.parametrize("bounds", [[0, 4, 9], [1, 4, 10], [0, 4, 11], [0, 12, 10], [0, -1, 10], [0]], ids=str)
+def test_bounds_that_leave_rows_out_or_go_beyond_them_are_named(bounds):
+    q, right, wrong = torch.zeros(10, 2, 8), torch.tensor([0, 4, 10]), torch.tensor(bounds)
+    for given, name in (((wrong, right), "cu_seqlens_q"), ((right, wrong), "cu_seqlens_k")):
+        with pytest.raises(ValueError, match="cu_seqlens" if len(bounds) == 1 else name):
+            attention_varlen(q, q, q, *given)
 
 
 def test_window_is_aligned_to_the_last_query_and_key():

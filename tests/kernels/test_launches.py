@@ -122,9 +122,11 @@ def call_attention(dtype: torch.dtype) -> None:
     for channels, queries in itertools.product((16, 32, 64, 72, 96, 104, 128, 256), (1, 50, 300)):
         q, k, v = (made(1, 2, count, channels, dtype=dtype) for count in (queries, 300, 300))
         for mask, biased in itertools.product(masks(queries, 300), (False, True)):
-            bias = made(1, 2, 1, 300, dtype=dtype) if biased else None
             size = {"block_size": (64, 64)} if "block_mask" in mask else {}
-            attention(q, k, v, bias, **mask, **size).sum().backward()
+            for of_bias in {dtype, torch.float32} if biased else {None}:  # which autocast leaves as it is
+                bias = None if of_bias is None else made(1, 2, 1, 300, dtype=of_bias)
+                attention(q, k, v, bias, **mask, **size).sum().backward()
+                attention(q, k, v, bias, **mask, **size, unified_max=0.0)
         bounds = torch.tensor([0, queries], dtype=torch.int32), torch.tensor([0, 300], dtype=torch.int32)
         for window in (None, (5, 5)):
             given = (x[0].transpose(0, 1) for x in (q, k, v))

@@ -1,4 +1,4 @@
-"""Shared prefixes, merging and the unified maximum: golden parity and equality with attention over joined keys."""
+"""Shared prefixes and merging: golden parity, and equality with attention over joined keys."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.golden.cases import Case, adapter
 from zoo.kernels.attention import attention, merge
-from zoo.kernels.shared_prefix import shared_prefix_attention, unified_max_attention
+from zoo.kernels.shared_prefix import shared_prefix_attention
 
 
 @adapter("lse_merge", "merge_lse", repeats=("batch", "head_dim", "heads", "q_len", "shared_len"))
@@ -21,8 +21,9 @@ def golden_merge(case: Case) -> dict[str, Tensor]:
     o, lse = shared_prefix_attention(q, prefix_k, prefix_v, k, v, scale=scale, return_lse=True)
     torch.testing.assert_close((o, lse), merge(parts))
     joined = [torch.cat([a.expand(batch, -1, -1, -1), b], 2) for a, b in ((prefix_k, k), (prefix_v, v))]
-    given = [x.double() for x in (q, *joined)]
-    numerator, denominator = unified_max_attention(*given, scale=scale, phi=arguments["phi"])
+    under = attention(q, *joined, scale=scale, unified_max=arguments["phi"], return_lse=True)
+    denominator = (under[1] - arguments["phi"]).exp()
+    numerator = under[0] * denominator.unsqueeze(-1)
     return {
         "output/part_o": torch.stack([part.transpose(1, 2) for part, _ in parts]),
         "output/part_lse": _like(case, "output/part_lse", torch.stack([part for _, part in parts])),
@@ -62,25 +63,6 @@ def test_a_prefix_is_like_keys_in_front(tensors, causal):
     torch.testing.assert_close(got, want)
     grads = [torch.autograd.grad(o.square().sum() + lse.sum(), tensors) for o, lse in (got, want)]
     torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("phi", [-20.0, 0.0, 20.0])
-def test_a_unified_maximum_gives_the_same_and_its_parts_add_up(tensors, phi):
-    q, _, _, k, v = (x.detach().double() for x in tensors)
-    k, v = (x.repeat_interleave(2, 1) for x in (k, v))
-    num, den = unified_max_attention(q, k, v, scale=0.3, phi=phi)
-    torch.testing.assert_close(num / den.unsqueeze(-1), attention(q, k, v, scale=0.3))
-    parts = [unified_max_attention(q, k[:, :, a:b], v[:, :, a:b], scale=0.3, phi=phi) for a, b in ((0, 3), (3, 7))]
-    torch.testing.assert_close(sum(part for part, _ in parts), num)
-
-
-def test_scores_outside_the_window_of_the_unified_maximum_are_refused(tensors):
-    q, _, _, k, v = (x.detach() for x in tensors)
-    k, v = (x.repeat_interleave(2, 1) for x in (k, v))
-    with pytest.raises(ValueError, match="too far above"):
-        unified_max_attention(q, 200 * k, v, scale=1.0, phi=0.0)
-    with pytest.raises(ValueError, match="too far below"):
-        unified_max_attention(q, k, v, scale=1.0, phi=200.0)
 
 
 def test_prefixes_must_divide_the_batch(tensors):

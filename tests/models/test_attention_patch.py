@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from timm.layers import Attention
 from torch import nn
 
 from zoo.kernels.attention import attention
@@ -45,6 +46,9 @@ def test_outputs_and_gradients_stay(name, monkeypatch):
     network = NETWORKS[name]().eval()
     for parameter in network.parameters():  # nothing starts at zero, so that nothing is left out
         nn.init.normal_(parameter, std=0.2)
+    for key, parameter in network.named_parameters():
+        if "logit_scale" in key:  # on both sides of ln 100, where it ends
+            nn.init.uniform_(parameter, 3, 6)
     ours = use_zoo_attention(copy.deepcopy(network))
     assert ours.state_dict().keys() == network.state_dict().keys()
     ours = pickle.loads(pickle.dumps(ours))
@@ -95,6 +99,24 @@ def test_dropout_on_attention_weights_stays_with_the_layer():
     want = network(images)
     torch.manual_seed(1)
     torch.testing.assert_close(ours(images), want)
+
+
+def test_dropout_of_packed_attention_stays_with_the_layer():
+    layer = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True).train()
+    ours, x = use_zoo_attention(copy.deepcopy(layer)), torch.randn(1, 3, 8)
+    results = []
+    for network in (layer, ours):
+        torch.manual_seed(1)
+        results.append(network(x, x, x, need_weights=False)[0])
+    torch.testing.assert_close(*results)
+
+
+def test_a_gate_stays():
+    layer = Attention(32, 2, gated=True, qkv_bias=True)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 5, 32)
+    torch.testing.assert_close(use_zoo_attention(copy.deepcopy(layer))(x), layer(x))
 
 
 def test_weights_as_an_output_stay_with_the_layer():

@@ -157,6 +157,11 @@ class ZooModel(nn.Module):
         """Constructor arguments that `prepare` has changed, so that the saved model can be rebuilt (plain values)."""
         return {}
 
+    def remarks(self) -> dict[str, Any]:
+        """What `prepare` did that a reader of the saved model should know, by name (plain values); kept in its
+        description under `extra`."""
+        return {}
+
     @classmethod
     def convert_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Map the keys of the authors' released checkpoint to ours (`zoo convert`)."""

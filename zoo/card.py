@@ -135,6 +135,8 @@ def _concepts(info: dict[str, Any], scores: dict[str, Any]) -> str:
     each = scores.get("per_concept") or {}
     rows = [(name, _number(each[name]) if name in each else "-") for name in names[:SHOWN_CONCEPTS]]
     more = f"\n\n... and {len(names) - SHOWN_CONCEPTS} more." if len(names) > SHOWN_CONCEPTS else ""
+    removed = (info.get("extra") or {}).get("removed_concepts") or {}
+    more += "".join(f"\n\nRemoved ({why}): {_listed(gone)}." for why, gone in removed.items())
     return f"## Concepts ({len(names)})\n\n" + _table(("concept", "accuracy"), rows) + more
 
 

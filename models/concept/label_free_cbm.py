@@ -103,7 +103,7 @@ class LabelFreeCBM(ZooModel):
         self.projection_steps, self.lr, self.held_out = projection_steps, lr, held_out
         self.effective_concepts, self.lam, self.alpha, self.seed = effective_concepts, lam, alpha, seed
         self.given, self.listed, self.class_names = tuple(concepts or concept_names), bool(concepts), tuple(class_names)
-        self.limits = {"longest": longest, "class_cutoff": class_cutoff, "concept_cutoff": concept_cutoff}
+        self.longest, self.class_cutoff, self.concept_cutoff = longest, class_cutoff, concept_cutoff
         self.removed: dict[str, list[str]] = {}
         self._set_concepts(self.given)
 
@@ -179,7 +179,14 @@ class LabelFreeCBM(ZooModel):
         words = encode_texts(self.backbone, self.given, normalise=True)
         sifted = list(range(len(self.given)))
         if self.listed:
-            sifted, removed = sift(self.given, words, self._classes(), **self.limits)
+            sifted, removed = sift(
+                self.given,
+                words,
+                self._classes(),
+                longest=self.longest,
+                class_cutoff=self.class_cutoff,
+                concept_cutoff=self.concept_cutoff,
+            )
             for why, gone in removed.items():
                 self._note(gone, why)
         cosines = normalize(features, dim=1) @ words[sifted].T

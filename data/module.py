@@ -1,22 +1,26 @@
 """The base of all data modules: splits, loaders and order are decided here, once, for every kind of data."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.concept_captions import ConceptCaptions, vocabulary
+from zoo.data.concept_folders import ConceptFolder, check_images, list_concepts
 from zoo.data.contract import Facts, Preprocessing
 from zoo.data.dataset import Split
 from zoo.data.errors import DataError
 from zoo.data.sampler import GlobalSampler, evaluation_batch_size
 from zoo.data.source import Source
 from zoo.data.splits import few_of_each, stratified_split
-from zoo.data.transforms import INTERPOLATIONS, Transform
+from zoo.data.transforms import INTERPOLATIONS, Transform, load_image
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -190,6 +194,28 @@ class ZooDataModule(LightningDataModule):
         """What to call item `index` of a split: its path, or its number."""
         source, indices = self._split()[split]
         return source.names[int(indices[index])]
+
+    def pictures(self, paths: Sequence[str | Path]) -> Tensor:
+        """Image files that belong to no split, as a model sees them: (N, C, H, W)."""
+        transform = Transform(self.preprocessing)
+        return torch.stack([transform(load_image(path)) for path in paths])
+
+    def concept_examples(self, root: str | Path) -> list[ConceptFolder]:
+        """The concepts that a folder of image folders shows (`zoo.data.concept_folders`).
+
+        Raises:
+            DataError: a line for each mistake.
+        """
+        if self.preprocessing.image_size == (0, 0):
+            raise DataError(f"{root}: shows concepts in images, and these data are rows of a table")
+        return list_concepts(root)
+
+    def check_concept_examples(self, root: str | Path) -> list[str]:
+        """All mistakes in such a folder, also images that cannot be read, a line each."""
+        try:
+            return check_images(self.concept_examples(root))
+        except DataError as error:
+            return str(error).splitlines()
 
     def train_dataloader(self) -> DataLoader:
         return self._loader("train", shuffle=True)

@@ -141,6 +141,11 @@ class ZooModel(nn.Module):
         """The stages of training, in order; none where everything is fitted by `prepare`."""
         return [Stage()]
 
+    def check(self, datamodule: Any) -> list[str]:
+        """What is wrong with what the model is to learn from, beside the data's own mistakes: a line each, found before
+        anything slow starts."""
+        return []
+
     def prepare(self, datamodule: Any) -> None:
         """Fit what is not trained by gradient (concept vectors, codebooks); the result lives in buffers."""
 
@@ -150,6 +155,11 @@ class ZooModel(nn.Module):
 
     def fitted_arguments(self) -> dict[str, Any]:
         """Constructor arguments that `prepare` has changed, so that the saved model can be rebuilt (plain values)."""
+        return {}
+
+    def remarks(self) -> dict[str, Any]:
+        """What `prepare` did that a reader of the saved model should know, by name (plain values); kept in its
+        description under `extra`."""
         return {}
 
     @classmethod

@@ -26,6 +26,8 @@ class SupervisedTask(pl.LightningModule):
         stage: which parameters learn by which loss.
         seed: every step draws its noise from (seed, step, rank), so that a resumed run repeats an uninterrupted one.
         lr: at the start of the cosine, after `warmup_epochs` of linear warm-up.
+        scheduler: "cosine" to zero, "plateau" (a tenth after 10 epochs in which the training loss did not fall, as
+            released concept models are trained) or "none".
 
     Raises:
         FloatingPointError: the loss is not finite; the message names epoch, step and terms.
@@ -44,13 +46,15 @@ class SupervisedTask(pl.LightningModule):
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
         momentum: float = 0.9,
-        scheduler: Literal["cosine", "none"] = "cosine",
+        scheduler: Literal["cosine", "plateau", "none"] = "cosine",
         warmup_epochs: int = 0,
     ):
         super().__init__()
         for name, value in {"lr": lr, "weight_decay": weight_decay, "warmup_epochs": warmup_epochs}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value}: give {'at least 0' if value < 0 else 'a finite number'}")
+        if scheduler == "plateau" and warmup_epochs:
+            raise ValueError(f"warmup_epochs={warmup_epochs}: there is no warm-up before a plateau: leave it out")
         self.model = model
         self.stage = stage or Stage()
         self.seed = seed
@@ -118,6 +122,9 @@ class SupervisedTask(pl.LightningModule):
         else:
             kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
             optimizer = kind(parameters, self.lr, weight_decay=self.weight_decay)
+        if self.scheduler == "plateau":
+            falling = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "monitor": "train/loss"}}
         if self.scheduler == "none" and not self.warmup_epochs:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)

@@ -65,6 +65,7 @@ def describe(model: "ZooModel", name: str, facts: "Facts", preprocessing: "Prepr
         concept_groups=[[group, list(indices)] for group, indices in facts.concept_groups],
         preprocessing=preprocessing.to_dict(),
         data=data,
+        extra=model.remarks(),
     )
 
 

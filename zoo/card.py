@@ -10,6 +10,7 @@ import yaml
 from zoo import catalogue
 from zoo.catalogue import Entry
 from zoo.errors import UserError
+from zoo.next_steps import to_ask
 from zoo.results import LABELS, NESTED
 
 SHOWN_CONCEPTS = 60
@@ -99,7 +100,8 @@ def _usage(info: dict[str, Any], repo: str) -> str:
     else:
         fetch = 'folder = "."  # with model.safetensors in it'
     shown = "output.concepts" if info.get("concept_names") else "output.prediction"
-    explain = "\npython -m zoo explain FOLDER image.png" if info.get("concept_names") else ""
+    ask, gives = to_ask(info, "FOLDER", "image.png")
+    predict = "python -m zoo predict FOLDER image.png\n" if ask.startswith("explain") else ""
     return f"""## Use
 
 ```python
@@ -112,7 +114,7 @@ print({shown})
 ```
 
 ```bash
-python -m zoo predict FOLDER image.png{explain}
+{predict}python -m zoo {ask}  # {gives}
 ```"""
 
 
@@ -133,6 +135,8 @@ def _concepts(info: dict[str, Any], scores: dict[str, Any]) -> str:
     each = scores.get("per_concept") or {}
     rows = [(name, _number(each[name]) if name in each else "-") for name in names[:SHOWN_CONCEPTS]]
     more = f"\n\n... and {len(names) - SHOWN_CONCEPTS} more." if len(names) > SHOWN_CONCEPTS else ""
+    removed = (info.get("extra") or {}).get("removed_concepts") or {}
+    more += "".join(f"\n\nRemoved ({why}): {_listed(gone)}." for why, gone in removed.items())
     return f"## Concepts ({len(names)})\n\n" + _table(("concept", "accuracy"), rows) + more
 
 

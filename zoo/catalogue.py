@@ -14,6 +14,7 @@ from zoo.errors import UserError, suggest
 
 FAMILIES = ("concept", "information", "split", "vision")
 NOT_ARGUMENTS = ("_target_", "card", "defaults")
+TEXTS = ("title", "family", "paper", "url", "license", "reference", "training")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -32,7 +33,8 @@ class Entry:
     """One model of the catalogue: its YAML, read but not resolved.
 
     summary: the first sentence of the file's heading comment. target: dotted name of the class.
-    arguments: hyper-parameters with their defaults. figures: published results, dicts with data, metric, value, note.
+    arguments: hyper-parameters with their defaults. training: its authors' settings as words of a command line, ""
+    where they hold for their data alone. figures: published results, dicts with data, metric, value, note.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Entry:
     year: int
     license: str
     reference: str
+    training: str
     figures: tuple[dict[str, Any], ...]
     checkpoints: dict[str, Checkpoint]
 
@@ -55,6 +58,11 @@ class Entry:
         """The command that trains it."""
         found = re.search(r"python -m zoo train .*", self.path.read_text(encoding="utf-8"))
         return found.group().strip() if found else f"python -m zoo train model={self.name}"
+
+    @property
+    def published_command(self) -> str:
+        """The command that trains it under its authors' settings, "" where the card has none."""
+        return f"python -m zoo train model={self.name} {self.training}" if self.training else ""
 
     def checkpoint(self, tag: str | None = None) -> Checkpoint:
         """The released weights called `tag`, or the only (first) ones.
@@ -144,7 +152,10 @@ def read(path: Path) -> Entry:
             for tag, found in (card.get("checkpoints") or {}).items()
         },
         year=int(card.get("year") or 0),
-        **{key: str(card.get(key) or "") for key in ("title", "family", "paper", "url", "license", "reference")},
+        **{
+            key: str(card.get(key) or "")
+            for key in ("title", "family", "paper", "url", "license", "reference", "training")
+        },
     )
 
 

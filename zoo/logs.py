@@ -16,7 +16,7 @@ def logging_to(path: Path) -> Iterator[None]:
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = _Console(sys.stdout)
-    console.addFilter(lambda record: record.name == "zoo" or record.name.startswith("zoo.data."))
+    console.addFilter(lambda record: record.name == "zoo" or record.name.startswith(("zoo.data.", "zoo.models.")))
     console.setLevel(logging.WARNING if sys.stdout.isatty() else logging.INFO)
     loggers = [logging.getLogger(name) for name in ("zoo", "pytorch_lightning", "lightning", "py.warnings")]
     kept = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]

@@ -66,6 +66,7 @@ def _wrong_model(config: dict[str, Any], datamodule: "ZooDataModule") -> list[st
         with torch.device("meta"), quiet():
             model = build_model(offline, datamodule).eval()
             mistakes += _wrong_shapes(model, datamodule.facts) + _untaught(model, config)
+        mistakes += model.check(datamodule)
     except (UserError, DataError) as error:
         return str(error).splitlines()
     except (RuntimeError, LookupError, ArithmeticError) as error:

@@ -24,8 +24,9 @@ def check_repairable(info: ModelInfo) -> None:
         return
     if network is not CBM or info.task != "classification":
         raise UserError(f"{info.name} cannot be adapted without training: {ADVICE}")
-    if arguments.get("pool", "mean") != "mean" or arguments.get("extra_dims"):
-        raise UserError(f"a cbm with pool=max or extra_dims cannot be adapted without training: {ADVICE}")
+    deep = arguments.get("head_hidden") and arguments.get("head_activation") != "Identity"
+    if arguments.get("pool", "mean") != "mean" or arguments.get("extra_dims") or deep:
+        raise UserError(f"a cbm with pool=max, extra_dims or head_hidden cannot be adapted without training: {ADVICE}")
 
 
 def repairable(trained: Trained) -> Trained:

@@ -19,6 +19,7 @@ from zoo.errors import UserError
 from zoo.evaluate import load_predictions
 from zoo.files import write_text
 from zoo.metrics_file import read_rows
+from zoo.next_steps import to_ask
 from zoo.report_concepts import concept_sections
 from zoo.report_section import Section, data_of_run
 from zoo.results import LABELS, text
@@ -48,6 +49,7 @@ def write_report(run: Run) -> None:
     info, metrics = read_info(run.weights), result["metrics"]
     name = catalogue.entry(info.name).title if info.name in catalogue.names() else info.name
     page = files("zoo").joinpath("assets/report.html").read_text(encoding="utf-8")
+    ask, gives = to_ask(vars(info), str(run))
     template = Environment(autoescape=True).from_string(page)
     filled = template.render(
         title=f"{name} on {info.data}",
@@ -55,7 +57,8 @@ def write_report(run: Run) -> None:
         big=[(LABELS[key], text(key, metrics[key])) for key in BIG if key in metrics],
         sections=_sections(run, info, metrics),
         table=result_rows(metrics),
-        explains=bool(info.concept_names),
+        ask=ask,
+        gives=gives,
         command=" ".join(["python -m zoo train", *run.overrides()]),
         run=str(run),
         small=max(info.preprocessing["image_size"]) < 64,

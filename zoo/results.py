@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from zoo.artifact import read_info
+from zoo.next_steps import to_ask
 from zoo.terminal import print_table
 
 LABELS = {
@@ -72,11 +74,10 @@ def show_result(result: dict[str, Any]) -> None:
     if folder := result.get("run"):
         print(f"\nrun      {folder}")
         print(f"report   {folder}/report.html")
-        concepts = "concept_acc" in result["metrics"]
-        verb, gives = ("explain", "which concepts spoke for the answer") if concepts else ("predict", "its answer")
         run = "latest" if (Path("outputs") / "latest").resolve() == Path(folder).resolve() else folder
+        ask, gives = to_ask(vars(read_info(Path(folder) / "model.safetensors")), run)
         commands = {
-            f"python -m zoo {verb} {run} IMAGE": gives,
+            f"python -m zoo {ask}": gives,
             f"python -m zoo export {run} --format onnx": "a file to deploy, checked against this model",
         }
         width = max(map(len, commands))

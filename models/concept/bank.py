@@ -9,7 +9,7 @@ as a safetensors file and a JSON beside it; the released code pickles whole modu
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,23 +119,33 @@ def margin_statistics(margin: np.ndarray, labels: np.ndarray) -> tuple[float, ..
 def bank_from_examples(
     features: Tensor, concepts: Tensor, names: Sequence[str], *, c: Sequence[float], samples: int, seed: int
 ) -> ConceptBank:
-    """Learn every concept from labelled features (N, D), concepts (N, K) in [0, 1].
+    """Learn every concept from labelled features (N, D), concepts (N, K) in [0, 1]; see `bank_from_sides`."""
+    present = concepts > 0.5
+    sides = ((features[present[:, k]], features[~present[:, k]]) for k in range(len(names)))
+    return bank_from_sides(sides, names, c=c, samples=samples, seed=seed)
 
-    For each concept 2 * `samples` positives (above 0.5) and as many negatives are drawn, repeatedly where there are
-    fewer; half of them train, and no image is on both sides. Of the values in `c` the one with the best mean validation
-    accuracy is kept. A concept that all or none of the images have becomes a zero vector, which never speaks; both
-    cases warn.
+
+def bank_from_sides(
+    sides: Iterable[tuple[Tensor, Tensor]], names: Sequence[str], *, c: Sequence[float], samples: int, seed: int
+) -> ConceptBank:
+    """Learn every concept from its positives (P, D) and its negatives (Q, D).
+
+    For each concept 2 * `samples` positives and as many negatives are drawn, repeatedly where there are fewer; half of
+    them train, and no image is in both halves. Of the values in `c` the one with the best mean validation accuracy is
+    kept. A concept without positives or without negatives becomes a zero vector, which never speaks; both cases warn.
     """
     rng = np.random.default_rng(seed)
-    values, present = features.cpu().double().numpy(), (concepts > 0.5).cpu().numpy()
-    drawn = [_draw(values, present[:, k], 2 * samples, rng) for k in range(len(names))]
+    drawn, width = [], 0
+    for positives, negatives in sides:
+        width = positives.shape[1]
+        drawn.append(_draw((positives, negatives), 2 * samples, rng))
     if short := [name for name, rows in zip(names, drawn) if rows is not None and rows[2]]:
         warnings.warn(f"fewer than {2 * samples} examples, drawn repeatedly: {_some(short)}", stacklevel=2)
     if silent := [name for name, rows in zip(names, drawn) if rows is None]:
         warnings.warn(f"concepts that all or none of the images have stay silent: {_some(silent)}", stacklevel=2)
     banks = {value: [rows and fit_vector(rows[0], rows[1], c=value) for rows in drawn] for value in c}
     best = max(c, key=lambda value: np.mean([v.accuracy[1] for v in banks[value] if v] or [0.0]))
-    blank = ConceptVector(np.zeros(values.shape[1]), 0.0, (0.5, 0.5), (0.0,) * len(STATISTICS))
+    blank = ConceptVector(np.zeros(width), 0.0, (0.5, 0.5), (0.0,) * len(STATISTICS))
     kept = [vector or blank for vector in banks[best]]
     vectors = torch.tensor(np.stack([vector.vector for vector in kept])).float()
     norms = vectors.norm(dim=1, keepdim=True)
@@ -177,13 +187,13 @@ def random_bank(names: Sequence[str], dim: int, *, seed: int) -> ConceptBank:
 
 
 def _draw(
-    values: np.ndarray, present: np.ndarray, count: int, rng: np.random.Generator
+    sides: tuple[Tensor, Tensor], count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, bool] | None:
     """`count` positives and negatives, and whether some had to be repeated; None where a side is empty."""
-    sides = [np.flatnonzero(present), np.flatnonzero(~present)]
     if not all(len(side) for side in sides):
         return None
-    positives, negatives = (values[_two_halves(rng.permutation(side), count)] for side in sides)
+    rows = [_two_halves(rng.permutation(len(side)), count) for side in sides]
+    positives, negatives = (side[chosen.tolist()].cpu().double().numpy() for side, chosen in zip(sides, rows))
     return positives, negatives, any(len(side) < count for side in sides)
 
 

@@ -1,6 +1,7 @@
 """What a model that is fitted in closed form reads: a whole split as features, labels and concepts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,14 +28,8 @@ def gather(backbone: nn.Module, loader: Iterable[Batch]) -> Gathered:
     Raises:
         ValueError: the labels are no class indices, or there is no batch.
     """
-    parameter = next(backbone.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    training = backbone.training
-    backbone.eval()
-    try:
+    with _evaluating(backbone) as device:
         parts = [_part(backbone, batch, device) for batch in loader]
-    finally:
-        backbone.train(training)
     if not parts:
         raise ValueError("the training split is empty: this model is fitted from it")
     merged = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
@@ -44,6 +39,25 @@ def gather(backbone: nn.Module, loader: Iterable[Batch]) -> Gathered:
         order = merged["index"].argsort()
         merged = {key: value[order] for key, value in merged.items()}
     return Gathered(merged["features"].float(), merged["label"], merged.get("concepts"))
+
+
+@torch.no_grad()
+def embed(backbone: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """Features (N, D) of batches of images."""
+    with _evaluating(backbone) as device:
+        return torch.cat([backbone(images.to(device)) for images in batches]).float()
+
+
+@contextmanager
+def _evaluating(backbone: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode, and the device where the backbone is."""
+    parameter = next(backbone.parameters(), None)
+    training = backbone.training
+    backbone.eval()
+    try:
+        yield parameter.device if parameter is not None else torch.device("cpu")
+    finally:
+        backbone.train(training)
 
 
 def _part(backbone: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@
     y = c W_g^T + b_g             W_g sparse: an elastic net
 
 Concepts are dropped that CLIP finds in no image (mean of its 5 largest cosines at most `clip_cutoff`) or that the
-projection cannot follow (similarity on held-out images at most `interpretability_cutoff`).
+projection cannot follow (similarity on held-out images at most `interpretability_cutoff`). A list of words is sifted
+before by length and similarity (`zoo.models.concept.word_filter`); the data's own concept names are not.
 
 Reference code: Trustworthy-ML-Lab/Label-free-CBM @ fa2869d, no licence; nothing of it is used here. Where it differs:
 - it stops the projection and drops concepts by the downstream validation split, which then no longer is one; here by a
@@ -18,6 +19,7 @@ Target and features come from the one backbone, which therefore reads words; `ta
 from concept labels on any backbone instead, and `target="random"` is the control that says what words are worth.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -33,8 +35,10 @@ from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.nec import head_at, regularisation_path
 from zoo.models.concept.score_range import ScoreRange
 from zoo.models.concept.text_tower import check_text_tower, encode_texts
+from zoo.models.concept.word_filter import sift
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
 
+log = logging.getLogger(__name__)
 LARGEST_BATCH = 50_000
 """Images that a step of the projection sees."""
 CHECK_EVERY = 50
@@ -47,6 +51,8 @@ class LabelFreeCBM(ZooModel):
     Args:
         concepts: words, by default the data's concept names.
         target: what the projection learns from: "text", "labels" or "random" (nothing).
+        longest: letters of a word of `concepts`, at most. class_cutoff, concept_cutoff: cosine of such a word with a
+            class name and with another word, at most. None of each is no limit.
         clip_cutoff, interpretability_cutoff: see above.
         projection_steps, lr: of Adam.
         held_out: share of the training images that stops the projection and judges concepts.
@@ -71,8 +77,12 @@ class LabelFreeCBM(ZooModel):
         backbone: Backbone,
         num_outputs: int,
         concept_names: Sequence[str] = (),
+        class_names: Sequence[str] = (),
         concepts: Sequence[str] | None = None,
         target: Literal["text", "labels", "random"] = "text",
+        longest: int | None = 30,
+        class_cutoff: float | None = 0.85,
+        concept_cutoff: float | None = 0.9,
         clip_cutoff: float = 0.25,
         interpretability_cutoff: float = 0.45,
         projection_steps: int = 1000,
@@ -92,7 +102,9 @@ class LabelFreeCBM(ZooModel):
         self.clip_cutoff, self.interpretability_cutoff = clip_cutoff, interpretability_cutoff
         self.projection_steps, self.lr, self.held_out = projection_steps, lr, held_out
         self.effective_concepts, self.lam, self.alpha, self.seed = effective_concepts, lam, alpha, seed
-        self.given = tuple(concepts or concept_names)
+        self.given, self.listed, self.class_names = tuple(concepts or concept_names), bool(concepts), tuple(class_names)
+        self.longest, self.class_cutoff, self.concept_cutoff = longest, class_cutoff, concept_cutoff
+        self.removed: dict[str, list[str]] = {}
         self._set_concepts(self.given)
 
     def _set_concepts(self, names: Sequence[str]) -> None:
@@ -120,6 +132,7 @@ class LabelFreeCBM(ZooModel):
 
     def prepare(self, datamodule: Any) -> None:
         """Learn the projection, drop concepts, standardise, and fit the sparse head, all on the training split."""
+        self.removed = {}
         split = gather(self.backbone, datamodule.train_dataloader())
         names, projection = self._projection(split)
         self._set_concepts(names)
@@ -139,7 +152,7 @@ class LabelFreeCBM(ZooModel):
         if self.target == "random":
             return list(self.given), start.to(features)
         kept, wanted = self._targets(split)
-        names, start = [self.given[k] for k in kept], start[kept.cpu()]
+        names, start = [self.given[k] for k in kept], start[kept]
         order = torch.randperm(len(features), generator=generator)
         cut = max(2, round(self.held_out * len(features)))
         held, rest = order[:cut].to(features.device), order[cut:].to(features.device)
@@ -153,32 +166,61 @@ class LabelFreeCBM(ZooModel):
         )
         if self.target == "labels":
             return names, projection
-        kept = self._pass(similarity > self.interpretability_cutoff, "interpretability_cutoff", similarity)
+        kept = self._above(similarity, "interpretability_cutoff", names, "not interpretable")
         return [names[k] for k in kept], projection[kept]
 
-    def _targets(self, split: Gathered) -> tuple[Tensor, Tensor]:
+    def _targets(self, split: Gathered) -> tuple[list[int], Tensor]:
         """Indices of the K concepts that some image shows, and P (N, K), or the concept labels in its place."""
         features = split.features
         if self.target == "labels":
             if split.concepts is None:
                 raise ValueError("target=labels learns from concept labels, and these data have none")
-            return torch.arange(len(self.given)), split.concepts.to(features)
-        cosines = normalize(features, dim=1) @ encode_texts(self.backbone, self.given, normalise=True).T
+            return list(range(len(self.given))), split.concepts.to(features)
+        words = encode_texts(self.backbone, self.given, normalise=True)
+        sifted = list(range(len(self.given)))
+        if self.listed:
+            sifted, removed = sift(
+                self.given,
+                words,
+                self._classes(),
+                longest=self.longest,
+                class_cutoff=self.class_cutoff,
+                concept_cutoff=self.concept_cutoff,
+            )
+            for why, gone in removed.items():
+                self._note(gone, why)
+        cosines = normalize(features, dim=1) @ words[sifted].T
         largest = cosines.topk(min(5, len(cosines)), dim=0).values.mean(0)
-        kept = self._pass(largest > self.clip_cutoff, "clip_cutoff", largest)
-        return kept, cosines[:, kept]
+        kept = self._above(largest, "clip_cutoff", [self.given[k] for k in sifted], "in no image")
+        return [sifted[k] for k in kept], cosines[:, kept]
 
-    def _pass(self, passed: Tensor, cutoff: str, values: Tensor) -> Tensor:
-        """Indices of the concepts that pass.
+    def _classes(self) -> Tensor | None:
+        """The class names as vectors (M, D), where the text tower knows their words."""
+        try:
+            return encode_texts(self.backbone, self.class_names, normalise=True) if self.class_names else None
+        except ValueError as error:
+            log.warning("words are not compared with the classes: %s", error)
+            return None
+
+    def _above(self, values: Tensor, cutoff: str, names: Sequence[str], why: str) -> list[int]:
+        """Indices of the concepts `names` whose values are above a cutoff; the others are noted.
 
         Raises:
-            ValueError: none does.
+            ValueError: none is.
         """
-        if not passed.any():
-            limit = getattr(self, cutoff)
+        limit, passed = getattr(self, cutoff), (values > getattr(self, cutoff)).tolist()
+        if not any(passed):
             best = float(values.max())
             raise ValueError(f"no concept is above {cutoff}={limit:g}: lower it (the best has {best:.3g})")
-        return passed.nonzero().squeeze(1)
+        self._note([name for name, stays in zip(names, passed) if not stays], f"{why}, {cutoff}={limit:g}")
+        return [k for k, stays in enumerate(passed) if stays]
+
+    def _note(self, names: list[str], why: str, shown: int = 12) -> None:
+        if names:
+            self.removed[why] = names
+            more = f" and {len(names) - shown} more" if len(names) > shown else ""
+            many = f"{len(names)} concept{'s' if len(names) > 1 else ''}"
+            log.warning("%s removed (%s): %s%s", many, why, ", ".join(names[:shown]), more)
 
     @torch.no_grad()
     def _fit_head(self, scores: Tensor, labels: Tensor) -> None:
@@ -193,6 +235,10 @@ class LabelFreeCBM(ZooModel):
 
     def fitted_arguments(self) -> dict[str, Any]:
         return {"concepts": list(self.concept_names)}
+
+    def remarks(self) -> dict[str, Any]:
+        """`removed_concepts`: why, and which."""
+        return {"removed_concepts": self.removed} if self.removed else {}
 
     def contributions(self, output: Output) -> Tensor:
         """(B, K, M): how much every concept adds to every logit."""

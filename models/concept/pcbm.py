@@ -16,14 +16,16 @@ default here:
 - l2_penalty 0.01 is the paper's, 0.001 the released one;
 - lam 1e-3 is ours, 1e-5 the released one, which the released solver does not reach: at its optimum weights of opposite
   signs cancel by the dozen, so that a head that is as right as ours on images is wrong on true concepts;
-- a person's 0 and 1 are the median distances of the training images without and with the concept. Outer quantiles of
-  the SVMs' margins, all set at once, lie where no image is.
+- a person's 0 and 1 are the median distances of the training images without and with the concept, by their labels or
+  by the side of the plane on which they lie. Outer quantiles of the SVMs' margins, all set at once, lie where no image
+  is.
 
 A residual can undo an edit: edits are exact for PCBM, and a nudge for PCBM-h. Random directions are the control that
 says what the names are worth: `source="random"`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -37,25 +39,31 @@ from zoo.models.concept.bank import (
     ConceptBank,
     bank_from_clusters,
     bank_from_examples,
+    bank_from_sides,
     bank_from_vectors,
     project,
     random_bank,
 )
 from zoo.models.concept.base import linear_contributions
-from zoo.models.concept.gather import gather
+from zoo.models.concept.gather import embed, gather
 from zoo.models.concept.glm_saga import elastic_net
 from zoo.models.concept.score_range import ScoreRange
 from zoo.models.concept.text_tower import check_text_tower, encode_texts
 from zoo.models.contract import Batch, Intervention, Output, Stage, ZooModel
+
+BATCH = 64
+"""Example images that are encoded at once."""
 
 
 class PCBM(ZooModel):
     """Any frozen backbone as a concept bottleneck, without training it.
 
     Args:
-        source: where the concept vectors come from: "examples" (images with concept labels), "text" (the backbone's
-            text tower reads `concepts`, by default the data's concept names), "clusters" (discovered: `clusters`
-            directions of k-means, without labels or words) or "random".
+        source: where the concept vectors come from: "examples" (the data's images, by their concept labels, or those in
+            `concept_images`), "text" (the backbone's text tower reads `concepts`, by default the data's concept names),
+            "clusters" (discovered: `clusters` directions of k-means, without labels or words) or "random".
+        concept_images: a folder of examples that need not be of the data: NAME/positives and NAME/negatives, as the
+            authors keep BRODEN's. Its concepts take the place of the data's.
         svm_c: the SVMs' C, of which validation accuracy takes the best.
         num_samples: examples of each side that train a concept, and as many that validate it.
         lam, l1_ratio: of the head's elastic net.
@@ -86,6 +94,7 @@ class PCBM(ZooModel):
         num_outputs: int,
         concept_names: Sequence[str] = (),
         concepts: Sequence[str] | None = None,
+        concept_images: str | None = None,
         source: Literal["examples", "text", "clusters", "random"] = "examples",
         clusters: int = 32,
         svm_c: Sequence[float] = (0.01, 0.1),
@@ -100,11 +109,19 @@ class PCBM(ZooModel):
         head_seed: int = 42,
     ):
         super().__init__()
+        if concept_images is not None:
+            if source != "examples" or concepts:
+                raise ValueError("concept_images are for source=examples, and name their concepts themselves")
+            concept_images = str(Path(concept_images).expanduser())
+            shown = folder_names(concept_images)
+            # in the order of the data where they are the same, so that the data's labels measure them
+            concept_names = concept_names if set(shown) == set(concept_names) else shown
         discovered = tuple(f"cluster {k + 1}" for k in range(clusters)) if source == "clusters" else ()
         self.concept_names = discovered or tuple(concepts or concept_names)
         if not self.concept_names:
             raise ValueError(
-                "no concepts: take data that name some, give concepts=[...] with source=text, or source=clusters"
+                "no concepts: take data that name some, give concept_images=DIR (NAME/positives and NAME/negatives), "
+                "concepts=[...] with source=text, or source=clusters"
             )
         if source == "clusters" and clusters < 1:
             raise ValueError(f"clusters={clusters}: give at least 1")
@@ -115,6 +132,7 @@ class PCBM(ZooModel):
         if source == "text":
             check_text_tower(backbone, self.concept_names)
         self.backbone, self.num_outputs, self.source = backbone, num_outputs, source
+        self.concept_images = concept_images
         self.svm_c, self.num_samples, self.lam, self.l1_ratio = tuple(svm_c), num_samples, lam, l1_ratio
         self.solver, self.standardise, self.l2_penalty = solver, standardise, l2_penalty
         self.seed, self.head_seed = seed, head_seed
@@ -149,12 +167,21 @@ class PCBM(ZooModel):
         """The residual's training; PCBM itself is fitted, not trained."""
         return [] if self.residual_classifier is None else [Stage("residual", trains=("residual_classifier",))]
 
+    def check(self, datamodule: Any) -> list[str]:
+        """Folders of examples that are missing or nearly empty, and images that cannot be read."""
+        return [] if self.concept_images is None else datamodule.check_concept_examples(self.concept_images)
+
     def prepare(self, datamodule: Any) -> None:
         """Learn the concept vectors and the sparse head from the training split."""
         split = gather(self.backbone, datamodule.train_dataloader())
-        self.use_bank(self._bank(split.features, split.concepts))
+        if self.concept_images is None:
+            self.use_bank(self._bank(split.features, split.concepts))
+        else:
+            self.use_bank(self._bank_from_folders(datamodule))
         distances = project(split.features, self.vectors, self.intercepts, self.norms)
-        if self.source == "examples" and split.concepts is not None:
+        if self.concept_images is not None:
+            self.range.fit_sides(distances)
+        elif self.source == "examples" and split.concepts is not None:
             self.range.fit_labelled(distances, split.concepts > 0.5)
         else:
             self.range.fit(distances)
@@ -176,6 +203,22 @@ class PCBM(ZooModel):
             raise ValueError("source=examples learns concepts from labelled images, and these data have none")
         return bank_from_examples(
             features, concepts, self.concept_names, c=self.svm_c, samples=self.num_samples, seed=self.seed
+        )
+
+    def _bank_from_folders(self, datamodule: Any) -> ConceptBank:
+        def features(paths: Sequence[Any]) -> Tensor:
+            batches = (paths[begin : begin + BATCH] for begin in range(0, len(paths), BATCH))
+            return embed(self.backbone, map(datamodule.pictures, batches))
+
+        found = {concept.name: concept for concept in datamodule.concept_examples(self.concept_images)}
+        ordered = (found[name] for name in self.concept_names)
+        sides = ((features(concept.positives), features(concept.negatives)) for concept in ordered)
+        return bank_from_sides(sides, self.concept_names, c=self.svm_c, samples=self.num_samples, seed=self.seed)
+
+    def fitted_arguments(self) -> dict[str, Any]:
+        """The folder of examples is not needed again, only the names of its concepts."""
+        return (
+            {} if self.concept_images is None else {"concept_names": list(self.concept_names), "concept_images": None}
         )
 
     @torch.no_grad()
@@ -234,6 +277,22 @@ class PCBM(ZooModel):
             prefix = next((old for old in renamed if key.startswith(old)), "")
             converted[renamed.get(prefix, "") + key.removeprefix(prefix)] = value
         return converted
+
+
+def folder_names(root: str) -> tuple[str, ...]:
+    """The concepts that a folder of example images has a folder for.
+
+    Raises:
+        ValueError: there is no such folder, or none in it.
+    """
+    if not Path(root).is_dir():
+        raise ValueError(
+            f"concept_images={root}: there is no such folder; give one with NAME/positives and NAME/negatives"
+        )
+    names = tuple(sorted(path.name for path in Path(root).iterdir() if path.is_dir() and path.name[0] != "."))
+    if not names:
+        raise ValueError(f"concept_images={root}: holds no folder of a concept; make NAME/positives and NAME/negatives")
+    return names
 
 
 def sgd_head(

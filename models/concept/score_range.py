@@ -38,6 +38,16 @@ class ScoreRange(nn.Module):
         self.set(*(torch.where(known, score, 0.0) for score in (without, having)))
 
     @torch.no_grad()
+    def fit_sides(self, scores: Tensor) -> None:
+        """Take the median training scores (N, K) below 0 and above it, and for a concept all of whose scores lie on one
+        side the quantiles of `fit`."""
+        self.fit(scores)
+        outer = self.absent, self.present
+        self.fit_labelled(scores, scores > 0)
+        one_sided = self.absent == self.present
+        self.set(*(torch.where(one_sided, wide, near) for wide, near in zip(outer, (self.absent, self.present))))
+
+    @torch.no_grad()
     def set(self, absent: Tensor, present: Tensor) -> None:
         """Take given scores (K,)."""
         self.absent, self.present = absent.to(self.absent).clone(), present.to(self.present).clone()

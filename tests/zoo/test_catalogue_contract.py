@@ -7,6 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from zoo import catalogue
+from zoo.build import build_datamodule
+from zoo.config import compose_config
+from zoo.preflight import preflight
 from zoo.signatures import find_source, parameters
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -45,6 +48,16 @@ def test_arguments_are_the_constructor_s(entry):
     assert not entry.arguments.keys() & FILLED, "these are filled from the data"
     needed = {name for name, parameter in known.items() if parameter.required}
     assert needed <= entry.arguments.keys() | FILLED | {"class_names"}
+
+
+@each_entry
+def test_published_training_is_a_command_that_passes_its_check(entry):
+    words = entry.published_command.split()[4:]
+    if words:
+        config = compose_config([*words, "data=shapes"])
+        preflight(config, build_datamodule(config))
+        assert any(word.startswith("task.optimizer=") for word in words)
+        assert any(word.startswith("trainer.max_epochs=") for word in words)
 
 
 @each_entry

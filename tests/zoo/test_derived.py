@@ -203,3 +203,17 @@ def test_adapt_mistakes(zoo_command, saved, support, tmp_path):
     for path in (tmp_path / "nowhere", support / "8"):
         assert zoo_command("adapt", str(folder), "--images", str(path))[0] == 2
     assert "model=tf_tti" in zoo_command("adapt", str(saved("pcbm")), "--images", str(support))[2][0]
+
+
+@pytest.mark.parametrize("arguments", [{"head_hidden": [8]}, {"extra_dims": 2}, {"pool": "max"}])
+def test_adapt_refuses_a_head_on_more_than_concepts_before_it_loads(
+    zoo_command, saved, support, tmp_path, monkeypatch, arguments
+):
+    folder = saved("cbm", **arguments)
+    monkeypatch.setattr("zoo.trained.load", lambda source: pytest.fail("the weights were read"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_text("")
+    code, _, err = zoo_command("adapt", str(folder), "--images", str(support), "--out", str(tmp_path / "new"))
+    assert (code, len(err)) == (2, 2)
+    assert "head_hidden cannot be adapted without training: train model=tf_tti on these data" in err[0]
+    assert "there is something already" in err[1]

@@ -144,7 +144,10 @@ def test_page_of_a_trained_model(trained_run, zoo_command):
 def test_page_of_a_model_without_concepts(split_run):
     page = (split_run / "report.html").read_text()
     assert "oncept" not in re.sub(r"<p>Made with <code>.*", "", page)
-    assert f"python -m zoo predict {split_run}" in page
-    assert "zoo explain" not in (split_run / "MODEL_CARD.md").read_text()
+    assert f"python -m zoo explain {split_run} IMAGE</code> shows where in an image the answer was read" in page
+    assert (
+        "zoo explain FOLDER image.png  # where in an image the answer was read"
+        in (split_run / "MODEL_CARD.md").read_text()
+    )
     assert "as a JPEG of quality 95 and" in page
     assert all(stage in page for stage in ("teacher", "distil", "finetune"))

@@ -1,6 +1,9 @@
 """The table at the end of a training: its order, its units, and what could not be measured."""
 
-from zoo.results import LABELS, rows, text
+import json
+import re
+
+from zoo.results import LABELS, rows, show_result, text
 
 METRICS = {
     "samples": 100,
@@ -39,3 +42,23 @@ def test_units():
 def test_what_is_not_measured_has_its_reason():
     found = dict(rows({"acc": 0.8, "not_measured": {"acc_nec5": "no rows"}}))
     assert found[LABELS["acc_nec5"]] == "not measured: no rows"
+
+
+def test_next_a_classifier_is_explained(split_run, trained_run, capsys):
+    for run, gives in {split_run: "where in an image the answer", trained_run: "which concepts spoke"}.items():
+        show_result(json.loads((run / "result.json").read_text()))
+        out = capsys.readouterr().out
+        assert f"next     python -m zoo explain {run} IMAGE " in out
+        assert gives in out
+
+
+def test_next_a_model_of_rows_is_measured(zoo_command, tmp_path):
+    words = ["model=vib", "data=synthetic", "data.samples=200", "backbone=mlp", "trainer.max_epochs=1"]
+    code, out, _ = zoo_command("train", *words, f"output_dir={tmp_path}")
+    assert code == 0
+    run = (tmp_path / "latest").resolve()
+    assert f"next     python -m zoo eval {run} " in out
+    for name in ("MODEL_CARD.md", "report.html"):
+        text = (run / name).read_text()
+        assert "python -m zoo eval" in text
+        assert not re.search("zoo (explain|predict)", text)

@@ -24,3 +24,12 @@ def test_model_without_concepts(zoo_command, split_run):
     code, _, err = zoo_command("serve", str(split_run), "--no-browser")
     assert (code, len(err)) == (2, 1)
     assert "no named concepts to correct: python -m zoo explain shows where" in err[0]
+
+
+def test_an_address_that_cannot_be_is_told_with_the_other_mistakes(zoo_command, split_run):
+    pytest.importorskip("nicegui", reason="needs the extra demo: pip install 'bottleneck-zoo[demo]'")
+    for source, other in {str(split_run): "no named concepts", "nope": "'nope' is neither a run nor"}.items():
+        code, _, err = zoo_command("serve", source, "--host", "192.0.2.1", "--no-browser")
+        assert (code, len(err)) == (2, 2)
+        assert other in err[0]
+        assert "--host 192.0.2.1 --port 0: " in err[1]

@@ -77,3 +77,24 @@ def test_published_lists():
     flowers = read_texts(folder / "waffleclip_descriptors" / "descriptors_flowers102.json", dict)
     assert len(flowers) == 102
     assert flowers["pink primrose"][0] == "delicate flower"
+
+
+def test_what_is_sifted_from_a_list_is_told_and_kept(zoo_command, tmp_path):
+    words = ["red", "a red shape", "hollow circle", "striped", "left", "a small red shape on the left on night"]
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    small = ("data=shapes", "data.train_size=200", "data.val_size=40", "data.test_size=40", "model=label_free_cbm")
+    cutoffs = ("model.clip_cutoff=-1", "model.interpretability_cutoff=-1")
+    code, out, _ = zoo_command(
+        "train", *small, *cutoffs, f"model.concepts={tmp_path / 'words.txt'}", f"output_dir={tmp_path}"
+    )
+    assert code == 0
+    told = [line for line in out.splitlines() if "removed" in line]
+    assert told[:2] == [
+        "1 concept removed (longest=30): a small red shape on the left on night",
+        "1 concept removed (like a class, class_cutoff=0.85): hollow circle",
+    ]
+    run = tmp_path / "latest"
+    found = json.loads((run / "model.json").read_text())
+    assert {"striped", "left"} <= set(found["concept_names"]) < set(words)
+    assert [name for names in found["extra"]["removed_concepts"].values() for name in names][:2] == [words[5], words[2]]
+    assert "Removed (longest=30): a small red shape on the left on night." in (run / "MODEL_CARD.md").read_text()

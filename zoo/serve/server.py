@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import socket
 import sys
 import warnings
 import webbrowser
@@ -13,7 +12,7 @@ from fastapi import FastAPI
 from nicegui import ui
 from PIL import Image
 
-from zoo.errors import UserError
+from zoo.serve.address import listen, url_of
 from zoo.serve.guard import LOOPBACK_NAMES, Guard, is_loopback
 from zoo.serve.page import Page
 from zoo.serve.session import Session
@@ -22,27 +21,6 @@ from zoo.trained import Trained
 
 FORM_BYTES = 64 * 1024
 """What a browser wraps around an uploaded file, at most."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that already queues connections; port 0 takes a free one.
-
-    Raises:
-        UserError: the address is not this computer's, or the port is taken or reserved.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"--host {host} --port {port}: {reason}: give another, or --port 0 for any free port") from None
-
-
-def url_of(sock: socket.socket) -> str:
-    """Where a browser on this computer finds the page."""
-    host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def build_app(trained: Trained, *, host: str) -> FastAPI:

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
 
     found = entry(args.name)
     if args.json:
-        print_json(asdict(found) | {"command": found.command})
+        print_json(asdict(found) | {"command": found.command, "published_command": found.published_command})
         return
     print(f"{found.name}: {found.title} ({found.family}, {found.year})")
     if found.summary:
@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
         "recipe": found.path,
         "train": found.command,
     }
+    if found.training:
+        facts["published"] = found.published_command
     print()
     for label, value in facts.items():
         print(f"{label:<10} {value or '-'}")

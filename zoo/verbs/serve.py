@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     from zoo.errors import MissingDependency, together
     from zoo.inference import transform_of
+    from zoo.serve.address import check_address
     from zoo.trained import open_checked
 
     if find_spec("nicegui") is None:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     def fits(described: "Described") -> None:
         together([partial(_check_concepts, described.info), partial(transform_of, described.info)])
 
-    trained, _, _ = open_checked(args.source, fits)
+    trained, _, _ = open_checked(args.source, fits, partial(check_address, args.host, args.port))
     from zoo.serve.server import serve
 
     serve(trained, host=args.host, port=args.port, browser=not args.no_browser)

@@ -10,6 +10,7 @@ from zoo.models.backbone import Identity
 from zoo.models.concept.concept_similarity import cubed_cosine, cubed_cosine_pairs, soft_wpmi
 from zoo.models.concept.label_free_cbm import LabelFreeCBM
 from zoo.models.concept.nec import effective_concepts
+from zoo.models.concept.word_filter import like_another
 from zoo.models.contract import Intervention
 
 
@@ -101,6 +102,40 @@ def test_concepts_that_no_image_shows_are_dropped():
     again.load_state_dict(model.state_dict())
     x = torch.randn(4, 12)
     assert torch.equal(again(x).prediction, model(x).prediction)
+
+
+def test_of_words_that_say_the_same_the_one_most_like_the_others_stays():
+    """Unit vectors at angles (degrees) in a plane, and the words that go at 20 degrees."""
+    for angles, gone in [((0, 90), []), ((0, 10, 15), [0, 2]), ((0, 10, 90, 95), [0, 3]), ((7, 7), [1])]:
+        turned = torch.tensor(angles).double().deg2rad()
+        vectors = torch.stack([turned.cos(), turned.sin()], 1)
+        found = like_another(vectors, cutoff=float(torch.tensor(20.0).deg2rad().cos()))
+        assert [k for k, out in enumerate(found) if out] == gone
+        left = vectors[[k for k, out in enumerate(found) if not out]]
+        assert ((left @ left.T).fill_diagonal_(0) <= 0.94).all()
+
+
+def test_a_list_of_words_is_sifted_and_the_data_s_names_are_not(caplog):
+    data, long = planted(), "a fur that is far too long to be a concept"
+    words = [*CONCEPTS, "fur", "dog", long]
+    open_wide = {"clip_cutoff": -1.0, "interpretability_cutoff": -1.0}
+    model = fitted(data, concepts=words, class_names=("cat", "dog", "owl"), **open_wide)
+    assert model.concept_names == CONCEPTS
+    assert model.remarks()["removed_concepts"] == {
+        "longest=30": [long],
+        "like a class, class_cutoff=0.85": ["dog"],
+        "like another concept, concept_cutoff=0.9": ["fur"],
+    }
+    assert [record.getMessage() for record in caplog.records] == [
+        f"1 concept removed (longest=30): {long}",
+        "1 concept removed (like a class, class_cutoff=0.85): dog",
+        "1 concept removed (like another concept, concept_cutoff=0.9): fur",
+    ]
+    everything = {"longest": None, "class_cutoff": None, "concept_cutoff": None}
+    assert len(fitted(data, concepts=words, class_names=("dog",), **everything, **open_wide).concept_names) == 8
+    assert fitted(data, class_names=CONCEPTS, longest=1, **open_wide).concept_names == CONCEPTS
+    with pytest.raises(ValueError, match=r"no concept is left \(longest=2 removes 8\): change it, null is no limit"):
+        fitted(data, concepts=words, longest=2)
 
 
 def test_projection_that_cannot_follow_drops_its_concept():

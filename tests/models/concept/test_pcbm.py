@@ -12,6 +12,7 @@ from zoo.data.digits import concept_matrix
 from zoo.models.backbone import Identity
 from zoo.models.concept.bank import ConceptBank, bank_from_clusters, bank_from_vectors, project, random_bank
 from zoo.models.concept.pcbm import PCBM, sgd_head
+from zoo.models.concept.score_range import ScoreRange
 from zoo.models.contract import Intervention
 
 
@@ -197,6 +198,14 @@ def test_absent_and_present_are_the_medians_of_images_without_and_with():
     for k in range(5):
         torch.testing.assert_close(model.range.absent[k], distances[~truth[:, k], k].median())
         torch.testing.assert_close(model.range.present[k], distances[truth[:, k], k].median())
+
+
+def test_without_labels_a_plane_tells_absent_from_present():
+    scores = torch.tensor([[-3.0, 1], [-2, 2], [-1, 3], [4, 4], [6, 5]])
+    found = ScoreRange(2)
+    found.fit_sides(scores)
+    assert found.absent.tolist() == [-2, 1]
+    assert found.present.tolist() == [4, 5]
 
 
 def test_contributions_sum_to_the_logits():

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("nicegui", reason="needs the extra demo: pip install 'bottleneck-zoo[demo]'")
 
 from zoo.errors import UserError
-from zoo.serve.server import listen, url_of
+from zoo.serve.address import listen, url_of
 
 
 def test_free_port_on_this_computer_only():

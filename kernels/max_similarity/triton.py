@@ -18,6 +18,10 @@ from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
 from zoo.kernels.max_similarity.aten import bags, chosen_pairs
 
 
+FIRST_NAN = tl.constexpr(1 << 30)
+"""What lies below 0 by less than this is the place of a NaN."""
+
+
 @triton.jit
 def max_dot_kernel(
     hidden, embedding, mask, top, at, S, V, D,
@@ -45,10 +49,15 @@ def max_dot_kernel(
         if MASKED:
             valid = valid & (tl.load(mask + image * S + s, mask=s < S, other=0) != 0)
         logits = tl.where(valid[:, None], logits, float("-inf"))
-        highest, where = tl.max(logits, 0, return_indices=True, return_indices_tie_break_left=True)
-        better = highest > best  # strictly: the earlier position keeps a tie
-        best = tl.where(better, highest, best)
-        place = tl.where(better, first + where, place)
+        highest = tl.max(logits, 0)
+        # where it is, or below 0 where the first NaN is, which a maximum leaves out and torch.max takes first
+        where = tl.where(logits == highest[None, :], s[:, None], FIRST_NAN - 1)
+        where = tl.min(tl.where(logits == logits, where, s[:, None] - FIRST_NAN), 0)
+        broken = where < 0
+        better = (highest > best) | broken  # strictly: the earlier position keeps a tie
+        better = better & (best == best)
+        best = tl.where(better, tl.where(broken, float("nan"), highest), best)
+        place = tl.where(better, tl.where(broken, where + FIRST_NAN, where), place)
     out = image * V + v
     tl.store(top + out, best, mask=v < V)
     tl.store(at + out, place, mask=v < V)

@@ -7,6 +7,7 @@ from typing import Any
 from zoo.kernels.aot import Configuration
 from zoo.kernels.linear.launch import flags, precisions, tile_of
 from zoo.kernels.linear.reference import Kind
+from zoo.kernels.linear.scan import WARPS, scan_kernel, scans
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 GROWS = ("BC", "BV", "CAUSAL", "NEAR", "FAR", "WEIGHTED", "RELU")
@@ -17,6 +18,9 @@ KINDS: dict[str, tuple[Kind, int]] = {"relu": ("relu", 64), "taylor": ("taylor",
 
 def configurations(target: str = "sm_90") -> Iterator[Configuration]:
     """Every kernel, with near and far keys."""
+    types = {"state": "*fp32", "out": "*fp32", "CHUNKS": "i32", "SIZE": "i32"}
+    for about, constants in scans().items():
+        yield Configuration(f"scan {about}", scan_kernel, types, constants, (), {"num_warps": WARPS})
     kernels = {"forward": forward_kernel, "queries": queries_kernel, "keys": keys_kernel, "state": state_kernel}
     for word, itemsize in (("fp32", 4), ("bf16", 2)):
         said = precisions(itemsize, target.startswith("gfx"))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of, on_its_gpu
 from zoo.kernels.linear.reference import Kind
+from zoo.kernels.linear.scan import scan
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 TILES = {
@@ -137,11 +138,12 @@ def _before(state: Tensor, causal: bool) -> Tensor:
     """For each chunk the sum of the states of earlier chunks; without a mask that of all."""
     if not causal:
         return state.sum(1, keepdim=True)
-    return torch.cat([torch.zeros_like(state[:, :1]), state[:, :-1].cumsum(1)], 1)
+    return scan(state)
 
 
 def _after(state: Tensor, causal: bool) -> Tensor:
-    return _before(state.flip(1), causal).flip(1).contiguous()
+    """For each chunk the sum of the states of later chunks; without a mask that of all."""
+    return scan(state, reverse=True) if causal else _before(state, causal)
 
 
 def _scale(q: Tensor, kind: Kind) -> float:

@@ -82,6 +82,11 @@ def machine_of(device: torch.device) -> Machine:
     return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
+def processors(device: torch.device) -> int:
+    """How many programs a device works on at once, at the least; the interpreter stands for an H100."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
+
+
 def exporting() -> bool:
     """Whether the code is being traced for torch.export or ONNX, where an operation must be written in ATen."""
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()

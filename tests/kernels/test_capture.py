@@ -8,6 +8,7 @@ whatever would read some raises. Launches of Triton kernels are left out, bodies
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,7 @@ def gpu(monkeypatch) -> Iterator[None]:
     """A process that believes in a GPU and launches nothing."""
     monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: SimpleNamespace(multi_processor_count=132))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(triton.JITFunction, "run", lambda kernel, *args, grid, warmup, **named: None)
     monkeypatch.setattr("zoo.kernels.dispatch.TRITON_PROBLEM", None)

@@ -69,6 +69,10 @@ def on_its_gpu(launch: Launch) -> Launch:
     return cast(Launch, run)
 
 
+FUSED = {"enable_fp_fusion": True}
+"""What every launch says: a product and a sum behind it may be one instruction. Unsaid, Triton 3.9 warns, and 3.10 will
+not do so, with which the table of compiled kernels would no longer be that of the launches."""
+
 Machine = str
 """The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
 (fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""

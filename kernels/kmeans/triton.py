@@ -13,9 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, on_its_gpu
 from zoo.kernels.kmeans.aten import means
-
 
 FIRST_NAN = tl.constexpr(1 << 30)
 """What lies below 0 by less than this is the index of a NaN."""
@@ -108,6 +107,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         assign_kernel[(triton.cdiv(points, bn) * batch,)](
             x, centroids, half, ids, distances, points, clusters, dim, BN=bn, BK=bk, BD=bd,
             PRECISION=dot_precision(x.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+            **FUSED,
         )  # fmt: skip
     return ids, distances
 
@@ -126,7 +126,7 @@ def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     if sums.numel():
         sum_kernel[(batch * clusters, splits, triton.cdiv(dim, features))](
             x.reshape(-1, dim).contiguous(), order, offsets, sums, dim,
-            SPLITS=splits, BP=points, BD=features, num_warps=warps,
+            SPLITS=splits, BP=points, BD=features, num_warps=warps, **FUSED,
         )  # fmt: skip
     return means(sums.sum(0).view(batch, clusters, dim), offsets.diff().view(batch, clusters), centroids)
 

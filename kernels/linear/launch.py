@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of, on_its_gpu
+from zoo.kernels.dispatch import FUSED, INTERPRETED, Machine, machine_of, on_its_gpu
 from zoo.kernels.linear.reference import Kind
 from zoo.kernels.linear.scan import scan
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
@@ -129,7 +129,7 @@ def _state(x: Tensor, u: Tensor, t: Tensor | None, e: Tensor | None, kind: Kind,
     state_kernel[(blocks * batch * heads, chunks)](
         x, u, *weights, state, rows, channels, u.shape[3], features, width, chunk,
         _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_precisions(x)["STATE_PRECISION"],
-        BN=tile, num_warps=warps, num_stages=stages, **flags(kind), **_widths(x, u),
+        BN=tile, num_warps=warps, num_stages=stages, **FUSED, **flags(kind), **_widths(x, u),
     )  # fmt: skip
     return state
 
@@ -163,7 +163,7 @@ def _widths(x: Tensor, u: Tensor) -> dict[str, int]:
 
 def _tiles(q: Tensor, kernel: str) -> dict[str, int]:
     rows, warps, stages = tile_of(kernel, q.element_size(), machine_of(q.device))
-    return {"BM": rows, "BN": rows, "num_warps": warps, "num_stages": stages}
+    return {"BM": rows, "BN": rows, "num_warps": warps, "num_stages": stages, **FUSED}
 
 
 def precisions(itemsize: int, amd: bool) -> dict[str, str]:

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zoo.kernels.dispatch import FUSED
+
 TILE = {"ROWS": 16, "BLOCK": 128}
 """Chunks and numbers of a state at a time."""
 WARPS = 4
@@ -40,7 +42,7 @@ def scan(state: Tensor, *, reverse: bool = False) -> Tensor:
     out = torch.empty_like(state)
     heads, chunks, size = len(state), state.shape[1], state[0, 0].numel()
     programs = heads * triton.cdiv(size, TILE["BLOCK"])
-    scan_kernel[(programs,)](state, out, chunks, size, REVERSE=reverse, **TILE, num_warps=WARPS)
+    scan_kernel[(programs,)](state, out, chunks, size, REVERSE=reverse, **TILE, num_warps=WARPS, **FUSED)
     return out
 
 

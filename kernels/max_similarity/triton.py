@@ -15,8 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
-
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, on_its_gpu
 
 FIRST_NAN = tl.constexpr(1 << 30)
 """What lies below 0 by less than this is the place of a NaN."""
@@ -117,6 +116,7 @@ def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tu
         hidden, embedding, hidden if mask is None else mask.to(torch.uint8).contiguous(), top, at,
         length, concepts, dim, BS=positions, BV=columns, BD=features, MASKED=mask is not None,
         PRECISION=dot_precision(hidden.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+        **FUSED,
     )  # fmt: skip
     return top, at
 
@@ -128,13 +128,14 @@ def max_dot_backward(grad: Tensor, hidden: Tensor, embedding: Tensor, at: Tensor
     (batch, length, dim), concepts = hidden.shape, len(embedding)
     dh, de = torch.empty_like(hidden), torch.empty_like(embedding)
     pairs, features, warps = BAG
+    tile = {"BP": pairs, "BD": features, "num_warps": warps, **FUSED}
     if dh.numel():
         positions_kernel[(batch * length, triton.cdiv(dim, features))](
-            embedding, grad, *_bags(grad, at, length), dh, concepts, dim, BP=pairs, BD=features, num_warps=warps
+            embedding, grad, *_bags(grad, at, length), dh, concepts, dim, **tile
         )
     if de.numel():
         concepts_kernel[(concepts, triton.cdiv(dim, features))](
-            hidden, grad, at, de, batch, length, concepts, dim, BP=pairs, BD=features, num_warps=warps
+            hidden, grad, at, de, batch, length, concepts, dim, **tile
         )
     return dh, de
 

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu, processors
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, on_its_gpu, processors
 
 
 @triton.jit
@@ -61,17 +61,18 @@ SUMMED = ("dw2 = dy h", "dw1 = dh x")
 
 
 def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
-    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place. A c of (parts, Z, M, N)
-    gets the sums over its parts of k."""
+    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place. A c with another axis
+    in front, (parts, Z, M, N), gets the sums over parts of k."""
     batch, rows, inner = a.shape
     columns = b.shape[2]
     if not c.numel():
         return
     c = c if c.ndim == 4 else c[None]
     bm, bn, bk, warps, stages = TILE
+    share = bk * triton.cdiv(inner, bk * len(c))
     product_kernel[(batch * triton.cdiv(rows, bm), triton.cdiv(columns, bn), len(c))](
-        a, b, c, batch, rows, columns, inner, bk * triton.cdiv(inner, bk * len(c)), *a.stride(), *b.stride(), *c.stride(),
-        BM=bm, BN=bn, BK=bk, PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages,
+        a, b, c, batch, rows, columns, inner, share, *a.stride(), *b.stride(), *c.stride(),
+        BM=bm, BN=bn, BK=bk, PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages, **FUSED,
     )  # fmt: skip
 
 
@@ -128,8 +129,8 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
     A stride of 1 is known to the compiler; every product of the forward and the backward has its own set.
     """
     bm, bn, bk, warps, stages = TILE
-    strides = ("a_batch", "a_row", "a_inner", "b_batch", "b_inner", "b_column", "c_part", "c_batch", "c_row", "c_column")
-    sizes = ("Z", "M", "N", "K", "SHARE", *strides)
+    strides = ("a_batch", "a_row", "a_inner", "b_batch", "b_inner", "b_column", "c_batch", "c_row", "c_column")
+    sizes = ("Z", "M", "N", "K", "SHARE", *strides, "c_part")
     for word in ("fp32", "bf16"):
         types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(sizes, "i32")
         for precision, (product, ones) in itertools.product(dot_precisions(word, amd=amd), UNIT_STRIDES.items()):

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import on_its_gpu
+from zoo.kernels.dispatch import FUSED, on_its_gpu
 
 
 @triton.jit
@@ -88,8 +88,8 @@ NUMBERS = ("scale0", "scale1", "scale2", "shift0", "shift1", "shift2")
 
 @on_its_gpu
 def launch(
-    images: Tensor, boxes: Tensor | None, flips: Tensor | None, size: tuple[int, int], mean: list[float], std: list[float],
-    antialias: bool, round_uint8: bool, dtype: torch.dtype,
+    images: Tensor, boxes: Tensor | None, flips: Tensor | None, size: tuple[int, int], mean: list[float],
+    std: list[float], antialias: bool, round_uint8: bool, dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """images uint8 (B, H, W, C), boxes (B, 4), flips (B,) bool -> (B, C, *size)."""
     images = images.contiguous()
@@ -103,7 +103,7 @@ def launch(
             images, None if boxes is None else boxes.to(torch.int32).contiguous(),
             None if flips is None else flips.to(torch.uint8), out, *numbers,
             height, width, *size, images.stride(0), images.stride(1), C=channels, BY=by, BX=bx, ANTIALIAS=antialias,
-            ROUND=round_uint8, num_warps=warps,
+            ROUND=round_uint8, num_warps=warps, **FUSED,
         )  # fmt: skip
     return out
 

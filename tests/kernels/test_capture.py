@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from zoo.kernels import kmeans
 from zoo.kernels.fftconv import fftconv
 from zoo.kernels.fftconv.triton import FACTORS, _tables
-from zoo.kernels.linear import linear_attention, simplified_linear_attention, taylor_attention
+from zoo.kernels.linear import simplified_linear_attention, taylor_attention
 from zoo.kernels.max_similarity import max_similarity
 from zoo.kernels.monarch import monarch
 from zoo.kernels.preprocess import preprocess
@@ -60,7 +60,9 @@ def gpu(monkeypatch) -> Iterator[None]:
     """A process that believes in a GPU and launches nothing."""
     monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: SimpleNamespace(multi_processor_count=132))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device=None: SimpleNamespace(multi_processor_count=132)
+    )
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(triton.JITFunction, "run", lambda kernel, *args, grid, warmup, **named: None)
     monkeypatch.setattr("zoo.kernels.dispatch.TRITON_PROBLEM", None)

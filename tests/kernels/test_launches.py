@@ -67,6 +67,9 @@ def record(monkeypatch) -> Callable[[str], list[Configuration]]:
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **named: Any) -> None:
         assert current, f"{kernel.fn.__name__} runs on whatever GPU is the current one: its launcher is not on_its_gpu"
         assert max(grid[1:], default=1) <= MOST_PROGRAMS, f"{kernel.fn.__name__}: a grid of {grid} cannot be launched"
+        fused = kernel.fn.__module__.startswith("zoo.kernels.attention") or named.get("enable_fp_fusion")
+        assert fused, f"{kernel.fn.__name__} leaves to Triton's version whether products and sums are fused"
+        named.pop("enable_fp_fusion", None)
         options = {key: named.pop(key) for key in ("num_warps", "num_stages") if key in named}
         given = dict(zip(kernel.arg_names, args, strict=False)) | named
         fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}

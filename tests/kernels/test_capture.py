@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 from torch._library.custom_ops import OPDEFS
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,6 +30,7 @@ from zoo.kernels.preprocess import preprocess
 from zoo.kernels.quant_linear import quant_linear
 from zoo.kernels.rational import rational
 from zoo.kernels.retrieval_head import ClusteredHead, retrieve, sample
+from zoo.kernels.sparse_patterns.zipvl import ZipvlScores, keys_for
 
 GPU, ops = torch.device("cuda", 0), torch.ops.zoo
 
@@ -148,6 +149,13 @@ CALLS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", CALLS)
 def test_can_be_captured_and_is_the_same_in_every_run(name, gpu):
     CALLS[name]()
+
+
+def test_zipvl_waits_for_nothing_but_its_count(gpu):
+    """How many keys are kept is a number for the host, by design; the sum behind it is the same in every run."""
+    scores = ZipvlScores(made(50, dtype=torch.float32), made(50, dtype=torch.float32), 50)
+    with pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
+        keys_for(scores, 0.9)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ KINDS: dict[str, tuple[Kind, int]] = {"relu": ("relu", 64), "taylor": ("taylor",
 
 def configurations(target: str = "sm_90") -> Iterator[Configuration]:
     """Every kernel, with near and far keys."""
-    types = {"state": "*fp32", "out": "*fp32", "CHUNKS": "i32", "SIZE": "i32"}
-    for about, constants in scans().items():
-        yield Configuration(f"scan {about}", scan_kernel, types, constants, (), {"num_warps": WARPS})
+    sums = {"state": "*fp32", "out": "*fp32", "CHUNKS": "i32", "SIZE": "i32"}
+    for order, fixed in scans().items():
+        yield Configuration(f"scan {order}", scan_kernel, sums, fixed, (), {"num_warps": WARPS})
     kernels = {"forward": forward_kernel, "queries": queries_kernel, "keys": keys_kernel, "state": state_kernel}
     for word, itemsize in (("fp32", 4), ("bf16", 2)):
         said = precisions(itemsize, target.startswith("gfx"))
@@ -40,5 +40,5 @@ def configurations(target: str = "sm_90") -> Iterator[Configuration]:
             main = about != "wide taylor" and (name, word, target) != ("keys", "fp32", "sm_100")
             yield Configuration(
                 f"{name} {about} {word}", kernel, types, constants, ("C", "V"), options,
-                main=main, grows=GROWS, free=("t", "e"),
+                matrix=True, main=main, grows=GROWS, free=("t", "e"),
             )  # fmt: skip

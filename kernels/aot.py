@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from zoo.kernels.dispatch import FUSED
+
 SHARED_LIMITS = {"sm_80": 101_376, "sm_90": 232_448, "sm_100": 232_448}
 """Bytes of shared memory that a block may have; the compiler does not check them. What is compiled for sm_80 runs on
 consumer cards too (sm_86, sm_89, sm_120), which have fewer than sm_80 itself (166,912)."""
@@ -135,7 +137,7 @@ def compile_ahead(
     }
     values = {(names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, types, constexprs=values, attrs=attributes)
-    options = {"enable_fp_fusion": True, **options}
+    options = {**FUSED, **options}
     compiled = triton.compile(source, target=_gpu_target(target), options=options)
     read = _read_amd if target.startswith("gfx") else _read_nvidia
     return read(target, compiled)

@@ -69,6 +69,10 @@ def on_its_gpu(launch: Launch) -> Launch:
     return cast(Launch, run)
 
 
+FUSED = {"enable_fp_fusion": True}
+"""What every launch says: a product and a sum behind it may be one instruction. Unsaid, Triton 3.9 warns, and 3.10 will
+not do so, with which the table of compiled kernels would no longer be that of the launches."""
+
 Machine = str
 """The kind of GPU, by the first of its kind: "sm_80" (matrix units fed from registers; the consumer cards too), "sm_90"
 (fed from shared memory), "sm_100" (with a memory of their own; exponentials are scarce), "gfx942" (AMD)."""
@@ -80,6 +84,11 @@ def machine_of(device: torch.device) -> Machine:
         return "gfx942"
     major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
     return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
+
+
+def processors(device: torch.device) -> int:
+    """How many programs a device works on at once, at the least; the interpreter stands for an H100."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
 def exporting() -> bool:

@@ -22,7 +22,7 @@ from zoo.kernels.attention.bias_gradient import bias_gradient_kernel
 from zoo.kernels.attention.forward import forward_kernel, merge_kernel
 from zoo.kernels.attention.masks import Masks
 from zoo.kernels.attention.tiles import LOG2E
-from zoo.kernels.dispatch import machine_of, on_its_gpu
+from zoo.kernels.dispatch import FUSED, machine_of, on_its_gpu, processors
 
 
 @on_its_gpu
@@ -62,7 +62,7 @@ def _forward_into(
     programs = row_tiles * q.shape[1] * batch
     splits = 1
     if masks.cu_queries is None and masks.block_mask is None:
-        splits = choice.splits_for(programs, keys, tiles.columns, _processors(q.device))
+        splits = choice.splits_for(programs, keys, tiles.columns, processors(q.device))
     target, target_lse = o, lse
     if splits > 1:
         target = q.new_empty(splits, *o.shape, dtype=torch.float32)
@@ -224,7 +224,7 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
     owned = steps = 1
     for shared, count in zip(broadcast, counts):
         owned, steps = (owned, steps * count) if shared else (owned * count, steps)
-    parts = max(1, min(steps, 4 * _processors(q.device) // owned))
+    parts = max(1, min(steps, 4 * processors(q.device) // owned))
     partial = q.new_empty(parts, *bias.shape, dtype=torch.float32)
     hides = mask_arguments(masks, q, k, tiles, by_key=False)
     unused = ("cu_queries", "cu_keys", "tile_counts", "tile_indices", "stride_tiles_b", "stride_tiles_h")
@@ -256,13 +256,9 @@ def _hides(q: Tensor, bias: Tensor | None, masks: Masks) -> dict[str, bool]:
 
 def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -> None:
     if programs:
-        kernel[(programs,)](**arguments, num_warps=tiles.warps, num_stages=tiles.stages)
+        kernel[(programs,)](**arguments, num_warps=tiles.warps, num_stages=tiles.stages, **FUSED)
 
 
 def _choice(q: Tensor) -> dict[str, Any]:
     """What the choice of tiles depends on beside the shape."""
     return {"itemsize": q.element_size(), "machine": machine_of(q.device)}
-
-
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132

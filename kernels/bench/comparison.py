@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.kernels.cost import DEVICES, Cost, cost
 from zoo.kernels.dispatch import runs_triton
+from zoo.kernels.floors import DEVICES, Cost, cost
 from zoo.kernels.measured import kernels_always
 
 Call = Callable[[], Any]

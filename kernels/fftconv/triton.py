@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, has_tf32, on_its_gpu
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, has_tf32, on_its_gpu
 from zoo.kernels.fftconv.long import convolve_long_kernel, correlate_long_kernel
 from zoo.kernels.fftconv.reference import dft, twiddles
 from zoo.kernels.fftconv.short import convolve_kernel, correlate_kernel
@@ -56,7 +56,7 @@ def _sizes(fft_size: int, u: Tensor) -> dict[str, Any]:
     """The constants of a launch."""
     *outer, n1, n2 = FACTORS[fft_size]
     precision = dot_precision(u.dtype) if u.dtype == torch.float32 or not has_tf32() else "tf32"
-    found: dict[str, Any] = {"N1": n1, "N2": n2, "PRECISION": precision}
+    found: dict[str, Any] = {"N1": n1, "N2": n2, "PRECISION": precision, **FUSED}
     if outer:
         found |= {"N0": outer[0], "BLOCK": BLOCKS[outer[0]], "num_warps": LONG_WARPS, "num_stages": 1}
     else:

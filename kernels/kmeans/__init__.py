@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.kernels.cumulative import cumulative
 from zoo.kernels.dispatch import exporting, runs_triton
 from zoo.kernels.kmeans import aten
 
@@ -137,9 +138,9 @@ def _spread(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tens
     distance = torch.full_like(weight, float("inf"))
     chosen = []
     for _ in range(clusters):
-        cumulative = weight.cumsum(1)
+        reached = cumulative(weight)
         draw = torch.rand(batch, 1, dtype=torch.float64, device=x.device, generator=generator)
-        index = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True).clamp(max=points - 1)[:, 0]
+        index = torch.searchsorted(reached, draw * reached[:, -1:], right=True).clamp(max=points - 1)[:, 0]
         chosen.append(x[every, index])
         distance = distance.minimum((x - chosen[-1][:, None]).float().square().sum(-1).double())
         # all points are centroids already: draw any

@@ -13,8 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, on_its_gpu
 from zoo.kernels.kmeans.aten import means
+
+FIRST_NAN = tl.constexpr(1 << 30)
+"""What lies below 0 by less than this is the index of a NaN."""
 
 
 @triton.jit
@@ -46,12 +49,19 @@ def assign_kernel(
             columns = tl.load(c_at, mask=(k[None, :] < K) & (start + d[:, None] < D), other=0.0)
             product = tl.dot(rows, columns, product, input_precision=PRECISION)
         value = tl.load(half + batch * K + k, mask=k < K, other=float("inf"))[None, :] - product
-        lowest, where = tl.min(value, 1, return_indices=True, return_indices_tie_break_left=True)
-        better = lowest < least  # strictly: the earlier centroid keeps a tie
-        least = tl.where(better, lowest, least)
-        nearest = tl.where(better, first + where, nearest)
+        lowest = tl.min(value, 1)
+        # where it is, or below 0 where the first NaN is, which a minimum leaves out and torch.argmin takes first
+        where = tl.where(value == lowest[:, None], k[None, :], FIRST_NAN - 1)
+        of_nan = tl.where(k < K, k - FIRST_NAN, FIRST_NAN - 1)
+        where = tl.min(tl.where(value == value, where, of_nan[None, :]), 1)
+        broken = where < 0
+        better = (lowest < least) | broken  # strictly: the earlier centroid keeps a tie
+        better = better & (least == least)
+        least = tl.where(better, tl.where(broken, float("nan"), lowest), least)
+        nearest = tl.where(better, tl.where(broken, where + FIRST_NAN, where), nearest)
+    distance = square + 2 * least
     tl.store(ids + batch * N + n, nearest, mask=n < N)
-    tl.store(distances + batch * N + n, tl.maximum(square + 2 * least, 0.0), mask=n < N)
+    tl.store(distances + batch * N + n, tl.where(distance < 0.0, 0.0, distance), mask=n < N)
 
 
 @triton.jit
@@ -97,6 +107,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         assign_kernel[(triton.cdiv(points, bn) * batch,)](
             x, centroids, half, ids, distances, points, clusters, dim, BN=bn, BK=bk, BD=bd,
             PRECISION=dot_precision(x.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+            **FUSED,
         )  # fmt: skip
     return ids, distances
 
@@ -115,7 +126,7 @@ def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     if sums.numel():
         sum_kernel[(batch * clusters, splits, triton.cdiv(dim, features))](
             x.reshape(-1, dim).contiguous(), order, offsets, sums, dim,
-            SPLITS=splits, BP=points, BD=features, num_warps=warps,
+            SPLITS=splits, BP=points, BD=features, num_warps=warps, **FUSED,
         )  # fmt: skip
     return means(sums.sum(0).view(batch, clusters, dim), offsets.diff().view(batch, clusters), centroids)
 

@@ -7,6 +7,7 @@ from typing import Any
 from zoo.kernels.aot import Configuration
 from zoo.kernels.linear.launch import flags, precisions, tile_of
 from zoo.kernels.linear.reference import Kind
+from zoo.kernels.linear.scan import WARPS, scan_kernel, scans
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 GROWS = ("BC", "BV", "CAUSAL", "NEAR", "FAR", "WEIGHTED", "RELU")
@@ -17,6 +18,9 @@ KINDS: dict[str, tuple[Kind, int]] = {"relu": ("relu", 64), "taylor": ("taylor",
 
 def configurations(target: str = "sm_90") -> Iterator[Configuration]:
     """Every kernel, with near and far keys."""
+    sums = {"state": "*fp32", "out": "*fp32", "CHUNKS": "i32", "SIZE": "i32"}
+    for order, fixed in scans().items():
+        yield Configuration(f"scan {order}", scan_kernel, sums, fixed, (), {"num_warps": WARPS})
     kernels = {"forward": forward_kernel, "queries": queries_kernel, "keys": keys_kernel, "state": state_kernel}
     for word, itemsize in (("fp32", 4), ("bf16", 2)):
         said = precisions(itemsize, target.startswith("gfx"))
@@ -36,5 +40,5 @@ def configurations(target: str = "sm_90") -> Iterator[Configuration]:
             main = about != "wide taylor" and (name, word, target) != ("keys", "fp32", "sm_100")
             yield Configuration(
                 f"{name} {about} {word}", kernel, types, constants, ("C", "V"), options,
-                main=main, grows=GROWS, free=("t", "e"),
+                matrix=True, main=main, grows=GROWS, free=("t", "e"),
             )  # fmt: skip

@@ -6,8 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-from zoo.kernels.dispatch import INTERPRETED, Machine, machine_of, on_its_gpu
+from zoo.kernels.dispatch import FUSED, INTERPRETED, Machine, machine_of, on_its_gpu
 from zoo.kernels.linear.reference import Kind
+from zoo.kernels.linear.scan import scan
 from zoo.kernels.linear.triton import forward_kernel, keys_kernel, queries_kernel, state_kernel
 
 TILES = {
@@ -128,7 +129,7 @@ def _state(x: Tensor, u: Tensor, t: Tensor | None, e: Tensor | None, kind: Kind,
     state_kernel[(blocks * batch * heads, chunks)](
         x, u, *weights, state, rows, channels, u.shape[3], features, width, chunk,
         _scale(x, kind) if t is not None else 1.0, WEIGHTED=t is not None, PRECISION=_precisions(x)["STATE_PRECISION"],
-        BN=tile, num_warps=warps, num_stages=stages, **flags(kind), **_widths(x, u),
+        BN=tile, num_warps=warps, num_stages=stages, **FUSED, **flags(kind), **_widths(x, u),
     )  # fmt: skip
     return state
 
@@ -137,11 +138,12 @@ def _before(state: Tensor, causal: bool) -> Tensor:
     """For each chunk the sum of the states of earlier chunks; without a mask that of all."""
     if not causal:
         return state.sum(1, keepdim=True)
-    return torch.cat([torch.zeros_like(state[:, :1]), state[:, :-1].cumsum(1)], 1)
+    return scan(state)
 
 
 def _after(state: Tensor, causal: bool) -> Tensor:
-    return _before(state.flip(1), causal).flip(1).contiguous()
+    """For each chunk the sum of the states of later chunks; without a mask that of all."""
+    return scan(state, reverse=True) if causal else _before(state, causal)
 
 
 def _scale(q: Tensor, kind: Kind) -> float:
@@ -161,7 +163,7 @@ def _widths(x: Tensor, u: Tensor) -> dict[str, int]:
 
 def _tiles(q: Tensor, kernel: str) -> dict[str, int]:
     rows, warps, stages = tile_of(kernel, q.element_size(), machine_of(q.device))
-    return {"BM": rows, "BN": rows, "num_warps": warps, "num_stages": stages}
+    return {"BM": rows, "BN": rows, "num_warps": warps, "num_stages": stages, **FUSED}
 
 
 def precisions(itemsize: int, amd: bool) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Maximum similarity on a GPU: the logits (B, S, V) exist one tile at a time, in registers.
 
 Forward: a program owns BV concepts of one image and walks over the positions, keeping a running maximum and its place.
-Backward: only B V of the B S V logits pass a gradient. They are sorted by the row they go to, and a program adds up the
-rows of one bag: no atomics, the same bits every time.
+Backward: only B V of the B S V logits pass a gradient. They are sorted by the position they go to, and a program adds
+up what goes to one position, or over the images what goes to one concept: no atomics, the same bits every time, and
+nothing whose size the host would have to wait for, so that a CUDA graph can hold it.
 """
 
 import itertools
@@ -14,8 +15,10 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
-from zoo.kernels.max_similarity.aten import bags, chosen_pairs
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, on_its_gpu
+
+FIRST_NAN = tl.constexpr(1 << 30)
+"""What lies below 0 by less than this is the place of a NaN."""
 
 
 @triton.jit
@@ -45,29 +48,51 @@ def max_dot_kernel(
         if MASKED:
             valid = valid & (tl.load(mask + image * S + s, mask=s < S, other=0) != 0)
         logits = tl.where(valid[:, None], logits, float("-inf"))
-        highest, where = tl.max(logits, 0, return_indices=True, return_indices_tie_break_left=True)
-        better = highest > best  # strictly: the earlier position keeps a tie
-        best = tl.where(better, highest, best)
-        place = tl.where(better, first + where, place)
+        highest = tl.max(logits, 0)
+        # where it is, or below 0 where the first NaN is, which a maximum leaves out and torch.max takes first
+        where = tl.where(logits == highest[None, :], s[:, None], FIRST_NAN - 1)
+        where = tl.min(tl.where(logits == logits, where, s[:, None] - FIRST_NAN), 0)
+        broken = where < 0
+        better = (highest > best) | broken  # strictly: the earlier position keeps a tie
+        better = better & (best == best)
+        best = tl.where(better, tl.where(broken, float("nan"), highest), best)
+        place = tl.where(better, tl.where(broken, where + FIRST_NAN, where), place)
     out = image * V + v
     tl.store(top + out, best, mask=v < V)
     tl.store(at + out, place, mask=v < V)
 
 
 @triton.jit
-def bag_kernel(table, rows, weights, offsets, out, D, BP: tl.constexpr, BD: tl.constexpr):
-    """out[bag] = sum over the pairs p of the bag of weights[p] * table[rows[p]]."""
+def positions_kernel(embedding, grad, order, offsets, out, V, D, BP: tl.constexpr, BD: tl.constexpr):
+    """out[bag] = sum of grad[p] * embedding[p % V] over the pairs p (image, concept) that chose this position."""
     bag = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)  # [BD]
     begin, end = tl.load(offsets + bag), tl.load(offsets + bag + 1)
     total = tl.zeros((BD,), tl.float32)
     for first in range(begin, end, BP):
         p = first + tl.arange(0, BP)  # [BP]
-        row = tl.load(rows + p, mask=p < end, other=0)
-        weight = tl.load(weights + p, mask=p < end, other=0.0)
-        value = tl.load(table + row[:, None] * D + d[None, :], mask=(p[:, None] < end) & (d[None, :] < D), other=0.0)
+        pair = tl.load(order + p, mask=p < end, other=0)
+        weight = tl.load(grad + pair, mask=p < end, other=0.0)
+        at = embedding + (pair % V)[:, None] * D + d[None, :]
+        value = tl.load(at, mask=(p[:, None] < end) & (d[None, :] < D), other=0.0)
         total += tl.sum(weight[:, None] * value.to(tl.float32), 0)
     tl.store(out + bag * D + d, total.to(out.dtype.element_ty), mask=d < D)
+
+
+@triton.jit
+def concepts_kernel(hidden, grad, at, out, B, S, V, D, BP: tl.constexpr, BD: tl.constexpr):
+    """out[v] = sum over the images b of grad[b, v] * hidden[b, at[b, v]], nothing where no position was chosen."""
+    concept = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)  # [BD]
+    total = tl.zeros((BD,), tl.float32)
+    for first in range(0, B, BP):
+        image = (first + tl.arange(0, BP)).to(tl.int64)  # [BP]
+        place = tl.load(at + image * V + concept, mask=image < B, other=-1)
+        weight = tl.load(grad + image * V + concept, mask=place >= 0, other=0.0)
+        row = hidden + (image * S + place)[:, None] * D + d[None, :]
+        value = tl.load(row, mask=(weight != 0.0)[:, None] & (d[None, :] < D), other=0.0)
+        total += tl.sum(weight[:, None] * value.to(tl.float32), 0)
+    tl.store(out + concept * D + d, total.to(out.dtype.element_ty), mask=d < D)
 
 
 TILES = {torch.float32: (64, 32, 32, 4, 3), torch.bfloat16: (64, 128, 64, 8, 2), torch.float16: (64, 128, 64, 8, 2)}
@@ -91,6 +116,7 @@ def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tu
         hidden, embedding, hidden if mask is None else mask.to(torch.uint8).contiguous(), top, at,
         length, concepts, dim, BS=positions, BV=columns, BD=features, MASKED=mask is not None,
         PRECISION=dot_precision(hidden.dtype), num_warps=warps, num_stages=AMD_STAGES if torch.version.hip else stages,
+        **FUSED,
     )  # fmt: skip
     return top, at
 
@@ -98,24 +124,30 @@ def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tu
 @on_its_gpu
 def max_dot_backward(grad: Tensor, hidden: Tensor, embedding: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """grad (B, V) and what the forward had -> dh (B, S, D), de (V, D)."""
-    batch, length, dim = hidden.shape
-    position, concept, weight = chosen_pairs(grad, at, length)
-    flat = hidden.reshape(-1, dim).contiguous()
-    dh = _weighted_sums(embedding.contiguous(), *bags(position, concept, weight, batch * length))
-    de = _weighted_sums(flat, *bags(concept, position, weight, embedding.shape[0]))
-    return dh.view_as(hidden), de
-
-
-def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    count, dim = offsets.numel() - 1, table.shape[1]
-    out = torch.empty(count, dim, dtype=table.dtype, device=table.device)
-    if not out.numel():
-        return out
+    grad, hidden, embedding, at = (x.contiguous() for x in (grad.float(), hidden, embedding, at))
+    (batch, length, dim), concepts = hidden.shape, len(embedding)
+    dh, de = torch.empty_like(hidden), torch.empty_like(embedding)
     pairs, features, warps = BAG
-    bag_kernel[(count, triton.cdiv(dim, features))](
-        table, rows, weights, offsets, out, dim, BP=pairs, BD=features, num_warps=warps
-    )
-    return out
+    tile = {"BP": pairs, "BD": features, "num_warps": warps, **FUSED}
+    if dh.numel():
+        positions_kernel[(batch * length, triton.cdiv(dim, features))](
+            embedding, grad, *_bags(grad, at, length), dh, concepts, dim, **tile
+        )
+    if de.numel():
+        concepts_kernel[(concepts, triton.cdiv(dim, features))](
+            hidden, grad, at, de, batch, length, concepts, dim, **tile
+        )
+    return dh, de
+
+
+def _bags(grad: Tensor, at: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The B V pairs (image, concept) in the order of the positions that they chose, and where each position's start
+    (B S + 1,). Pairs without a gradient come last: to leave them out, the host would have to wait for their number."""
+    count = grad.shape[0] * length
+    dtype = torch.int32 if count < 1 << 31 else torch.int64
+    first = torch.arange(0, count, max(1, length), dtype=dtype, device=at.device)[:, None]
+    keys, order = torch.where((grad != 0) & (at >= 0), first + at, count).flatten().sort(stable=True)
+    return order, torch.searchsorted(keys, torch.arange(count + 1, dtype=dtype, device=at.device))
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
@@ -130,7 +162,9 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             name = f"max_dot {word}, {precision}{', masked' * masked}"
             free = () if masked else ("mask",)
             yield Configuration(name, max_dot_kernel, types, constants, ("D",), options, matrix=True, free=free)
-        types = {"table": f"*{word}", "rows": "*i64", "weights": "*fp32", "offsets": "*i64", "out": f"*{word}"}
         pairs, features, warps = BAG
-        constants = {"BP": pairs, "BD": features}
-        yield Configuration(f"bag {word}", bag_kernel, types | {"D": "i32"}, constants, ("D",), {"num_warps": warps})
+        constants, options = {"BP": pairs, "BD": features}, {"num_warps": warps}
+        types = {"embedding": f"*{word}", "hidden": f"*{word}", "out": f"*{word}", "grad": "*fp32", "at": "*i32"}
+        types |= {"order": "*i64", "offsets": "*i64"} | dict.fromkeys(("B", "S", "V", "D"), "i32")
+        yield Configuration(f"positions {word}", positions_kernel, types, constants, ("D",), options)
+        yield Configuration(f"concepts {word}", concepts_kernel, types, constants, ("D",), options)

@@ -1,7 +1,8 @@
 """Monarch products on a GPU: two batched matrix products whose permutation is folded into strides.
 
 One kernel multiplies batches of matrices with any strides; the forward and the four products of the backward differ in
-nothing but strides, and no transposed copy is ever written.
+nothing but strides, and no transposed copy is ever written. The gradients of weights are few tiles with long sums: they
+are added up in parts, and the parts in a fixed order.
 """
 
 import itertools
@@ -13,33 +14,38 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import dot_precision, dot_precisions, on_its_gpu
+from zoo.kernels.dispatch import FUSED, dot_precision, dot_precisions, on_its_gpu, processors
 
 
 @triton.jit
 def product_kernel(
-    a, b, c, Z, M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, c_batch, c_row, c_column,
+    a, b, c, Z, M, N, K, SHARE, a_batch, a_row, a_inner, b_batch, b_inner, b_column, c_part, c_batch, c_row, c_column,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """c[z, m, n] = sum_k a[z, m, k] b[z, k, n], each with its own strides. The batch z varies fastest over programs."""
+    """c[part, z, m, n] = sum of a[z, m, k] b[z, k, n] over the part's SHARE of k (a multiple of BK), each with its own
+    strides. The batch z varies fastest over programs."""
     batch = (tl.program_id(0) % Z).to(tl.int64)
     m = (tl.program_id(0) // Z * BM + tl.arange(0, BM)).to(tl.int64)  # [BM]
     n = (tl.program_id(1) * BN + tl.arange(0, BN)).to(tl.int64)  # [BN]
     total = tl.zeros((BM, BN), tl.float32)
-    for start in range(0, K, BK):
+    first = tl.program_id(2) * SHARE
+    for start in range(first, tl.minimum(first + SHARE, K), BK):
         k = (start + tl.arange(0, BK)).to(tl.int64)  # [BK]: the rows of x, in the gradients of weights
         a_at = a + batch * a_batch + m[:, None] * a_row + k[None, :] * a_inner
         b_at = b + batch * b_batch + k[:, None] * b_inner + n[None, :] * b_column
         left = tl.load(a_at, mask=(m[:, None] < M) & (k[None, :] < K), other=0.0)
         right = tl.load(b_at, mask=(k[:, None] < K) & (n[None, :] < N), other=0.0)
         total = tl.dot(left, right, total, input_precision=PRECISION)
-    at = c + batch * c_batch + m[:, None] * c_row + n[None, :] * c_column
+    at = c + tl.program_id(2) * c_part + batch * c_batch + m[:, None] * c_row + n[None, :] * c_column
     tl.store(at, total.to(c.dtype.element_ty), mask=(m[:, None] < M) & (n[None, :] < N))
 
 
 TILE = (64, 64, 32, 4, 2)
 """Rows, columns and inner size of a tile, warps, stages."""
 
+
+WAVES = 4
+"""Programs of a weight's gradient for each processor, at most: its sum over rows is divided among them."""
 
 UNIT_STRIDES = {
     "h = w1 x": ("a_inner", "b_inner", "c_column"),
@@ -50,19 +56,34 @@ UNIT_STRIDES = {
     "dx = dh w1": ("a_inner", "b_column", "c_column"),
 }
 """Which strides of each product are 1."""
+SUMMED = ("dw2 = dy h", "dw1 = dh x")
+"""The products that are written in parts, in float32."""
 
 
 def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
-    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place."""
+    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place. A c with another axis
+    in front, (parts, Z, M, N), gets the sums over parts of k."""
     batch, rows, inner = a.shape
     columns = b.shape[2]
     if not c.numel():
         return
+    c = c if c.ndim == 4 else c[None]
     bm, bn, bk, warps, stages = TILE
-    product_kernel[(batch * triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
-        a, b, c, batch, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
-        PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages,
+    share = bk * triton.cdiv(inner, bk * len(c))
+    product_kernel[(batch * triton.cdiv(rows, bm), triton.cdiv(columns, bn), len(c))](
+        a, b, c, batch, rows, columns, inner, share, *a.stride(), *b.stride(), *c.stride(),
+        BM=bm, BN=bn, BK=bk, PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages, **FUSED,
     )  # fmt: skip
+
+
+def summed_product(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    """a b like `like`, whose sums run over all rows of a batch: in parts where the tiles are too few for the GPU."""
+    bm, bn, bk, _, _ = TILE
+    tiles = like.shape[0] * triton.cdiv(like.shape[1], bm) * triton.cdiv(like.shape[2], bn)
+    parts = max(1, min(triton.cdiv(a.shape[2], bk), WAVES * processors(a.device) // max(1, tiles)))
+    partial = torch.empty(parts, *like.shape, dtype=torch.float32, device=a.device)
+    batched_product(a, b, partial)
+    return partial.sum(0).to(like.dtype)
 
 
 def _views(x: Tensor, h: Tensor, y: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,12 +113,12 @@ def forward(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
 def backward(grad: Tensor, x: Tensor, h: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """dw2 = dy^T h, dh = dy w2, dw1 = dh^T x, dx = dh w1, block by block."""
     x, grad = x.contiguous(), grad.contiguous()
-    dx, dh, dw1, dw2 = (torch.empty_like(value) for value in (x, h, w1.contiguous(), w2.contiguous()))
+    dx, dh = torch.empty_like(x), torch.empty_like(h)
     xs, _, read, dys = _views(x, h, grad, w1, w2)
     dxs, dh_written, dh_read, _ = _views(dx, dh, grad, w1, w2)
-    batched_product(dys.transpose(1, 2), read, dw2)
+    dw2 = summed_product(dys.transpose(1, 2), read, w2)
     batched_product(dys, w2, dh_read)
-    batched_product(dh_written.transpose(1, 2), xs, dw1)
+    dw1 = summed_product(dh_written.transpose(1, 2), xs, w1)
     batched_product(dh_written, w1, dxs)
     return dx, dw1, dw2
 
@@ -109,15 +130,15 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
     """
     bm, bn, bk, warps, stages = TILE
     strides = ("a_batch", "a_row", "a_inner", "b_batch", "b_inner", "b_column", "c_batch", "c_row", "c_column")
+    sizes = ("Z", "M", "N", "K", "SHARE", *strides, "c_part")
     for word in ("fp32", "bf16"):
-        types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(
-            ("Z", "M", "N", "K", *strides), "i32"
-        )
+        types = {"a": f"*{word}", "b": f"*{word}", "c": f"*{word}"} | dict.fromkeys(sizes, "i32")
         for precision, (product, ones) in itertools.product(dot_precisions(word, amd=amd), UNIT_STRIDES.items()):
             fixed = dict.fromkeys(ones, 1)
             constants = {"BM": bm, "BN": bn, "BK": bk, "PRECISION": precision, **fixed}
-            aligned = tuple(name for name in ("Z", "M", "N", "K", *strides) if name not in fixed)
+            aligned = tuple(name for name in sizes if name not in fixed)
             options = {"num_warps": warps, "num_stages": stages}
             name = f"{product} {word}, {precision}"
             main = word == "bf16"  # float32 spills 8 bytes on sm_100
-            yield Configuration(name, product_kernel, types, constants, aligned, options, matrix=True, main=main)
+            written = types | {"c": "*fp32"} if product in SUMMED else types
+            yield Configuration(name, product_kernel, written, constants, aligned, options, matrix=True, main=main)

@@ -32,7 +32,8 @@ def preprocess(
         images: uint8 (B, H, W, C), C = 1 or 3, as decoders give them.
         size: of the result, (height, width) or one number for both.
         mean, std: one number for each channel, of values in [0, 1].
-        boxes: (B, 4) integers: top, left, height and width of each image's crop; None = the whole image.
+        boxes: (B, 4) integers: top, left, height and width of each image's crop; None = the whole image. In a CUDA
+            graph, where the host cannot look at them, a box that leaves the image is cut.
         flip: (B,) bool: mirror left and right; None = none.
         antialias: widen the filter where the image shrinks, as PIL and torchvision do.
         round_uint8: round after the resize, as PIL and torchvision do on uint8 images; differs by up to 0.5 / 255 / std
@@ -71,6 +72,18 @@ def _check(
         raise ValueError(f"preprocess: boxes {tuple(boxes.shape)}, expected ({len(images)}, 4)")
     if flip is not None and flip.shape != (len(images),):
         raise ValueError(f"preprocess: flip {tuple(flip.shape)}, expected ({len(images)},)")
+
+
+def _captures(images: Tensor) -> bool:
+    """Whether a CUDA graph is recorded, in which nothing can be read of the boxes."""
+    return images.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _check_boxes(images: Tensor, boxes: Tensor) -> None:
+    (height, width), (top, left, high, wide) = images.shape[1:3], boxes.unbind(1)
+    outside = (top < 0) | (left < 0) | (high < 1) | (wide < 1) | (top + high > height) | (left + wide > width)
+    if bool(outside.any()):
+        raise ValueError(f"preprocess: a box leaves the image of {height} x {width}")
 
 
 def _resize(images: Tensor, size: Sequence[int], antialias: bool, round_uint8: bool) -> Tensor:
@@ -113,19 +126,12 @@ def _preprocess(
     images: Tensor, boxes: Tensor | None, flip: Tensor | None, size: Sequence[int], mean: Sequence[float],
     std: Sequence[float], antialias: bool, round_uint8: bool, dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    height, width = images.shape[1:3]
-    if boxes is not None and len(boxes):
-        top, left, high, wide = boxes.unbind(1)
-        if bool((boxes[:, :2].amin() < 0) | (boxes[:, 2:].amin() < 1)) or bool(
-            ((top + high).amax() > height) | ((left + wide).amax() > width)
-        ):
-            raise ValueError(f"preprocess: a box leaves the image of {height} x {width}")
+    if boxes is not None and not _captures(images):
+        _check_boxes(images, boxes)
     if runs_triton(images):
         from zoo.kernels.preprocess.triton import launch
 
-        whole = torch.tensor([[0, 0, height, width]], device=images.device).expand(len(images), 4)
-        placed = whole if boxes is None else boxes
-        return launch(images, placed, flip, (size[0], size[1]), [*mean], [*std], antialias, round_uint8, dtype)
+        return launch(images, boxes, flip, (size[0], size[1]), [*mean], [*std], antialias, round_uint8, dtype)
     return _aten(images, boxes, flip, size, mean, std, antialias, round_uint8, dtype)
 
 

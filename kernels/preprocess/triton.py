@@ -13,28 +13,33 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import on_its_gpu
+from zoo.kernels.dispatch import FUSED, on_its_gpu
 
 
 @triton.jit
 def preprocess_kernel(
-    images, boxes, flips, scales, shifts, out, H, W, OH, OW, stride_image, stride_row,
+    images, boxes, flips, out, scale0, scale1, scale2, shift0, shift1, shift2,
+    H, W, OH, OW, stride_image, stride_row,
     C: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
-    ANTIALIAS: tl.constexpr, ROUND: tl.constexpr, FLIP: tl.constexpr,
+    ANTIALIAS: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
-    """A BY x BX tile of the output, all channels, of one image."""
+    """A BY x BX tile of the output, all channels, of one image. A box is cut where it leaves the image."""
     image = tl.program_id(1).to(tl.int64)
     tiles = tl.cdiv(OW, BX)
     oy = tl.program_id(0) // tiles * BY + tl.arange(0, BY)  # [BY]
     ox = tl.program_id(0) % tiles * BX + tl.arange(0, BX)  # [BX]
-    top, left = tl.load(boxes + image * 4), tl.load(boxes + image * 4 + 1)
-    height, width = tl.load(boxes + image * 4 + 2), tl.load(boxes + image * 4 + 3)
+    top, left, height, width = 0, 0, H, W
+    if boxes is not None:
+        top = tl.minimum(tl.maximum(tl.load(boxes + image * 4), 0), H - 1)
+        left = tl.minimum(tl.maximum(tl.load(boxes + image * 4 + 1), 0), W - 1)
+        height = tl.minimum(tl.maximum(tl.load(boxes + image * 4 + 2), 1), H - top)
+        width = tl.minimum(tl.maximum(tl.load(boxes + image * 4 + 3), 1), W - left)
     source = ox
-    if FLIP:
+    if flips is not None:
         source = tl.where(tl.load(flips + image) != 0, OW - 1 - ox, ox)
     # `/` is off by a last digit, also where both are equal and nothing is to be resized
-    step_y = tl.div_rn(height.to(tl.float32), tl.cast(OH, tl.float32))
-    step_x = tl.div_rn(width.to(tl.float32), tl.cast(OW, tl.float32))
+    step_y = tl.div_rn(tl.cast(height, tl.float32), tl.cast(OH, tl.float32))
+    step_x = tl.div_rn(tl.cast(width, tl.float32), tl.cast(OW, tl.float32))
     support_y = tl.maximum(step_y, 1.0) if ANTIALIAS else 1.0 + 0 * step_y
     support_x = tl.maximum(step_x, 1.0) if ANTIALIAS else 1.0 + 0 * step_x
     py = (oy.to(tl.float32) + 0.5) * step_y - 0.5
@@ -63,52 +68,55 @@ def preprocess_kernel(
                 blue += weight * tl.load(at + 2, mask=wanted, other=0).to(tl.float32)
     to = out + image * C * OH * OW + oy[:, None] * OW + ox[None, :]
     for channel in tl.static_range(C):
-        total = red
+        total, scale, shift = red, scale0, shift0
         if channel == 1:
-            total = green
+            total, scale, shift = green, scale1, shift1
         if channel == 2:
-            total = blue
+            total, scale, shift = blue, scale2, shift2
         value = total / weights
         if ROUND:
             value = tl.floor(value + 0.5)
-        value = value * tl.load(scales + channel) + tl.load(shifts + channel)
+        value = value * scale + shift
         tl.store(to + channel * OH * OW, value.to(out.dtype.element_ty), mask=inside_out)
 
 
 TILE = (4, 64, 4)
 """Rows and columns of the output, warps."""
+NUMBERS = ("scale0", "scale1", "scale2", "shift0", "shift1", "shift2")
+"""1 / (255 std) and -mean / std of each channel: as arguments, which a CUDA graph keeps, not in memory to be copied."""
 
 
 @on_its_gpu
 def launch(
-    images: Tensor, boxes: Tensor, flips: Tensor | None, size: tuple[int, int], mean: list[float], std: list[float],
-    antialias: bool, round_uint8: bool, dtype: torch.dtype,
+    images: Tensor, boxes: Tensor | None, flips: Tensor | None, size: tuple[int, int], mean: list[float],
+    std: list[float], antialias: bool, round_uint8: bool, dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """images uint8 (B, H, W, C), boxes (B, 4), flips (B,) bool -> (B, C, *size)."""
     images = images.contiguous()
     batch, height, width, channels = images.shape
     out = torch.empty(batch, channels, *size, dtype=dtype, device=images.device)
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std)], device=images.device)
     if out.numel():
         by, bx, warps = TILE
+        numbers = [*(1 / (255 * s) for s in std), *(0.0,) * (3 - channels)]
+        numbers += [*(-m / s for m, s in zip(mean, std)), *(0.0,) * (3 - channels)]
         preprocess_kernel[(triton.cdiv(size[0], by) * triton.cdiv(size[1], bx), batch)](
-            images, boxes.to(torch.int32).contiguous(), images if flips is None else flips.to(torch.uint8), scale,
-            shift, out, height, width, *size, images.stride(0), images.stride(1), C=channels, BY=by, BX=bx,
-            ANTIALIAS=antialias, ROUND=round_uint8, FLIP=flips is not None, num_warps=warps,
+            images, None if boxes is None else boxes.to(torch.int32).contiguous(),
+            None if flips is None else flips.to(torch.uint8), out, *numbers,
+            height, width, *size, images.stride(0), images.stride(1), C=channels, BY=by, BX=bx, ANTIALIAS=antialias,
+            ROUND=round_uint8, num_warps=warps, **FUSED,
         )  # fmt: skip
     return out
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every configuration that `launch` can choose ("bf16" stands for fp16 too)."""
-    types = {"images": "*u8", "boxes": "*i32", "flips": "*u8", "scales": "*fp32", "shifts": "*fp32"}
+    """Every configuration that `launch` can choose ("bf16" stands for fp16 too), with boxes and flips."""
+    types = {"images": "*u8", "boxes": "*i32", "flips": "*u8"} | dict.fromkeys(NUMBERS, "fp32")
     types |= dict.fromkeys(("H", "W", "OH", "OW", "stride_image", "stride_row"), "i32")
     by, bx, warps = TILE
-    flags = itertools.product(("bf16", "fp32"), (1, 3), (True, False), (True, False), (True, False))
-    for word, channels, antialias, rounded, flip in flags:
-        constants = {"C": channels, "BY": by, "BX": bx, "ANTIALIAS": antialias, "ROUND": rounded, "FLIP": flip}
-        said = [text for text, on in (("antialias", antialias), ("rounded", rounded), ("flips", flip)) if on]
+    flags = itertools.product(("bf16", "fp32"), (1, 3), (True, False), (True, False))
+    for word, channels, antialias, rounded in flags:
+        constants = {"C": channels, "BY": by, "BX": bx, "ANTIALIAS": antialias, "ROUND": rounded}
+        said = [text for text, on in (("antialias", antialias), ("rounded", rounded)) if on]
         name = ", ".join([f"{channels} channels to {word}", *said])
-        all_types = types | {"out": f"*{word}"}
-        yield Configuration(name, preprocess_kernel, all_types, constants, (), {"num_warps": warps})
+        all_types, options = types | {"out": f"*{word}"}, {"num_warps": warps}
+        yield Configuration(name, preprocess_kernel, all_types, constants, (), options, grows=("boxes", "flips"))

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import on_its_gpu
+from zoo.kernels.dispatch import FUSED, on_its_gpu
 
 
 @triton.jit
@@ -90,12 +90,12 @@ def launch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
         return y
     codes = torch.empty(rows, inner, dtype=torch.int8, device=x.device)
     scales = torch.empty(rows, dtype=torch.float32, device=x.device)
-    quantize_kernel[(rows,)](x, codes, scales, inner, BLOCK=_block(inner), num_warps=4)
+    quantize_kernel[(rows,)](x, codes, scales, inner, BLOCK=_block(inner), num_warps=4, **FUSED)
     tiles = AMD_TILES if torch.version.hip else TILES
     bm, bn, bk, warps, stages = next(tile for limit, tile in tiles.items() if rows <= limit)
     product_kernel[(triton.cdiv(rows, bm) * triton.cdiv(columns, bn),)](
         codes, weight, scales, scale, bias.contiguous() if bias is not None else scale, y, rows, columns, inner,
-        BM=bm, BN=bn, BK=bk, GROUP=GROUP, BIAS=bias is not None, num_warps=warps, num_stages=stages,
+        BM=bm, BN=bn, BK=bk, GROUP=GROUP, BIAS=bias is not None, num_warps=warps, num_stages=stages, **FUSED,
     )  # fmt: skip
     return y
 

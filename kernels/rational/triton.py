@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import on_its_gpu
+from zoo.kernels.dispatch import FUSED, on_its_gpu
 
 
 @triton.jit
@@ -122,7 +122,7 @@ def _launch(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[tuple[in
     rows, width = x.numel() // dim, dim // groups
     height, block, warps = _tiles(width)
     sizes = {"rows": rows, "D": dim, "WIDTH": width, "A": numerator.shape[1], "B": denominator.shape[1]}
-    sizes |= {"ROWS": height, "BLOCK": block, "num_warps": warps}
+    sizes |= {"ROWS": height, "BLOCK": block, "num_warps": warps, **FUSED}
     return (triton.cdiv(rows, height), groups, triton.cdiv(width, block)), sizes
 
 

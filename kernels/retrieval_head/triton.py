@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zoo.kernels.aot import Configuration
-from zoo.kernels.dispatch import on_its_gpu
+from zoo.kernels.dispatch import FUSED, on_its_gpu
 
 
 @triton.jit
@@ -49,7 +49,7 @@ def probed_logits(hidden: Tensor, rows: Tensor, probes: Tensor) -> Tensor:
         return logits
     height, width, warps = TILE
     probed_logits_kernel[(triton.cdiv(count * size, height) * tokens,)](
-        hidden, rows, probes, logits, count, size, dim, BR=height, BD=width, num_warps=warps
+        hidden, rows, probes, logits, count, size, dim, BR=height, BD=width, num_warps=warps, **FUSED
     )
     return logits
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels.cumulative import cumulative
+
 
 class ZipvlScores(NamedTuple):
     """accumulated (N,), normalized (N,) = accumulated / rows that can see the key, rows: number of query rows."""
@@ -37,6 +39,6 @@ def key_scores(
 
 def keys_for(scores: ZipvlScores, tau: float) -> tuple[int, Tensor]:
     """(p, all keys in order of falling importance, ties to the earlier one): the first p are kept."""
-    held = scores.accumulated.sort(descending=True).values.cumsum(0)
+    held = cumulative(scores.accumulated.sort(descending=True).values)
     count = int((held < tau * scores.rows).sum()) + 1
     return min(count, len(held)), scores.normalized.argsort(descending=True, stable=True)

@@ -5,6 +5,7 @@ import torch
 
 from tests.kernels.harness import GuardBands, close
 from zoo.kernels.linear import launch, reference
+from zoo.kernels.linear.scan import scan
 
 SHAPES = [
     (1, 1, 1, 1, 1),
@@ -64,3 +65,18 @@ def test_causal(shape, kind, chunk):
         pytest.skip("no keys: no state")
     chosen = launch.Plan(True, True, chunk or 1, -(-shape[2] // (chunk or 1)))
     check(shape, kind, True, PLANS["near"](*shape[1:3]) if chunk is None else chosen)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 16, 37])
+def test_sums_over_chunks(chunks):
+    """As exact as a sum can be over many chunks, and 0 before the first and behind the last."""
+    torch.manual_seed(0)
+    state = torch.rand(3, chunks, 5, 36)
+    with GuardBands() as guard:
+        before, after = scan(guard.input(state)), scan(guard.input(state), reverse=True)
+        guard.check(before, after)
+    want = state.double().cumsum(1)
+    close(before, want - state, tolerance=3e-7)
+    close(after, want[:, -1:] - want, tolerance=3e-7)
+    assert not before[:, 0].any()
+    assert not after[:, -1].any()

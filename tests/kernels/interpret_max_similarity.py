@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.kernels.harness import GuardBands, close
-from zoo.kernels.max_similarity import reference
+from zoo.kernels.max_similarity import aten, reference
 from zoo.kernels.max_similarity import triton as kernels
 
 SHAPES = [(1, 1, 1, 1), (2, 7, 5, 3), (3, 70, 33, 67), (2, 65, 64, 130), (2, 0, 8, 4), (0, 3, 8, 4), (2, 3, 8, 0)]
@@ -41,3 +41,25 @@ def test_ties_go_to_the_first_position():
     hidden = torch.randn(2, 3, 8).repeat(1, 50, 1)
     _, at = kernels.max_dot(hidden, torch.randn(5, 8))
     assert (at < 3).all()
+
+
+@pytest.mark.parametrize("where", ["hidden", "embedding", "nowhere seen"])
+def test_nan_is_passed_on_as_torch_max_does(where):
+    """The score is NaN at the place of the first NaN, also behind an infinity; hidden positions do not count."""
+    torch.manual_seed(0)
+    hidden, embedding = torch.randn(3, 150, 33), torch.randn(40, 33)
+    mask = torch.ones(3, 150, dtype=torch.bool)
+    if where == "embedding":
+        embedding[7] = float("nan")
+    else:
+        hidden[0, 5] = float("inf")
+        hidden[0, [17, 90]] = hidden[1, [128, 140]] = float("nan")
+        embedding[:4] = embedding[:4].abs()
+    if where == "nowhere seen":
+        mask[0, [5, 17, 90]] = mask[1, [128, 140]] = False
+    top, at = kernels.max_dot(hidden, embedding, mask)
+    want, place = aten.max_dot(hidden, embedding, mask)
+    assert bool(top.isnan().any()) == (where != "nowhere seen")
+    assert torch.equal(top.isnan(), want.isnan())
+    assert torch.equal(at, place)
+    close(top.nan_to_num(0.0), want.nan_to_num(0.0), tolerance=2e-6)

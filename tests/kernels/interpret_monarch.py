@@ -30,3 +30,15 @@ def test_forward_and_backward(batch, first, second):
     close(y, want, tolerance=5e-6)
     for got, expected in zip(found, torch.autograd.grad(want, wide, dy.double())):
         close(got, expected, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 132])
+def test_gradients_of_weights_in_parts(count, monkeypatch):
+    """Whatever the number of processors, and where the rows do not divide into parts."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(kernels, "processors", lambda device: count)
+    a, b, like = torch.randn(3, 5, 300), torch.randn(3, 300, 7), torch.empty(3, 5, 7)
+    with GuardBands() as guard:
+        found = kernels.summed_product(guard.input(a), guard.input(b), like)
+        guard.check(found)
+    close(found, a @ b, tolerance=5e-6)

@@ -44,3 +44,23 @@ def test_rounding_and_half_precision():
     close(y, y.round(), tolerance=1e-6)
     half = launch(images, boxes, None, (3, 3), [0.0] * 3, [1.0] * 3, True, True, torch.float16)
     close(half, (y / 255).half(), tolerance=1e-3)
+
+
+def test_without_boxes_and_flips():
+    images = torch.randint(0, 256, (2, 9, 12, 3), dtype=torch.uint8)
+    whole = torch.tensor([[0, 0, 9, 12]] * 2)
+    plain, boxed = (launch(images, it, None, (4, 5), MEAN, STD, True, False, torch.float32) for it in (None, whole))
+    assert torch.equal(plain, boxed)
+
+
+def test_a_box_that_leaves_the_image_is_cut():
+    """In a CUDA graph nobody can refuse it; nothing outside the image may be read."""
+    images = torch.randint(0, 256, (4, 9, 12, 3), dtype=torch.uint8)
+    boxes = torch.tensor([[4, 6, 100, 100], [-3, -2, 5, 5], [50, 50, 4, 4], [2, 2, -1, 0]])
+    inside = torch.tensor([[4, 6, 5, 6], [0, 0, 5, 5], [8, 11, 1, 1], [2, 2, 1, 1]])
+    with GuardBands() as guard:
+        given = guard.input(images), guard.input(boxes)
+        y = launch(*given, None, (4, 5), MEAN, STD, True, False, torch.float32)
+        guard.check(y)
+    want = reference.preprocess(images, inside, (4, 5), torch.tensor(MEAN), torch.tensor(STD))
+    close(y, want, tolerance=1e-5)

@@ -67,6 +67,8 @@ def record(monkeypatch) -> Callable[[str], list[Configuration]]:
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **named: Any) -> None:
         assert current, f"{kernel.fn.__name__} runs on whatever GPU is the current one: its launcher is not on_its_gpu"
         assert max(grid[1:], default=1) <= MOST_PROGRAMS, f"{kernel.fn.__name__}: a grid of {grid} cannot be launched"
+        fused = named.pop("enable_fp_fusion", None)
+        assert fused, f"{kernel.fn.__name__} leaves to Triton's version whether products and sums are fused"
         options = {key: named.pop(key) for key in ("num_warps", "num_stages") if key in named}
         given = dict(zip(kernel.arg_names, args, strict=False)) | named
         fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
@@ -165,10 +167,11 @@ def call_others(dtype: torch.dtype) -> None:
     for rows, inner, bias in itertools.product((1, 40, 200), (10, 48, 5000), (None, torch.ones(32, dtype=dtype))):
         codes, scale = quantize_weight(torch.ones(32, inner))
         quant_linear(torch.ones(rows, inner, dtype=dtype), codes, scale, bias)
-    flags = itertools.product((1, 3), (None, torch.ones(2, dtype=torch.bool)), (True, False), (True, False))
-    for channels, flip, antialias, rounded in flags:
+    flips, boxes = (None, torch.ones(2, dtype=torch.bool)), (None, torch.tensor([[0, 0, 9, 9]] * 2))
+    flags = itertools.product((1, 3), flips, boxes, (True, False), (True, False))
+    for channels, flip, box, antialias, rounded in flags:
         images, scales = torch.zeros(2, 9, 9, channels, dtype=torch.uint8), [0.5] * channels
-        said = {"flip": flip, "antialias": antialias, "round_uint8": rounded, "dtype": dtype}
+        said = {"boxes": box, "flip": flip, "antialias": antialias, "round_uint8": rounded, "dtype": dtype}
         preprocess(images, (5, 5), mean=scales, std=scales, **said)
 
 

@@ -288,4 +288,6 @@ def test_wrong_arguments_are_named():
 def test_resources(target):
     from zoo.kernels.linear.configurations import configurations
 
-    check_ahead((found for found in configurations(target) if found.main), target, matrix=True)
+    main = [found for found in configurations(target) if found.main]
+    for matrix in (True, False):
+        check_ahead((found for found in main if found.matrix == matrix), target, matrix=matrix)

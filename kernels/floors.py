@@ -1,6 +1,7 @@
 """What an operation must cost: arithmetic, bytes that have to move, and the time no implementation can beat.
 
-    cost("attention", {"batch": 64, "heads": 12, "q_len": 197, "kv_len": 197, "head_dim": 64}, "bfloat16", "h200")
+    shapes = {"batch": 64, "heads": 12, "q_len": 197, "kv_len": 197, "head_dim": 64}
+    kernels.cost("attention", shapes, "bfloat16", "h200")
 
 The floor is max(FLOPs / arithmetic rate, bytes / bandwidth, exponentials / their rate); rates are measured ones where
 known. `io_bytes` is the theory of attention between two levels of memory (Saha and Ye, ICML 2024, arXiv 2402.07443).

@@ -1,9 +1,12 @@
 """The cost model: parity with the table, monotony, floors below everything, errors."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.golden.cases import Case, adapter
-from zoo.kernels.cost import DEVICES, OPERATIONS, AttentionShape, buffer_elements, cost, io_bytes, passes
+from zoo.kernels.floors import DEVICES, OPERATIONS, AttentionShape, buffer_elements, cost, io_bytes, passes
 
 
 @adapter("io_model", "attention_io_model")
@@ -97,6 +100,16 @@ def test_figures_of_the_literature():
     assert cost("attention", SHAPES["attention"]).seconds == pytest.approx(18.2e-6, rel=0.01)
     assert cost("attention", SHAPES["attention"]).bound == "bandwidth"
     assert cost("kmeans", SHAPES["kmeans"]).flops == pytest.approx(0.27e12, rel=0.03)
+
+
+def test_the_package_offers_the_cost_without_torch():
+    code = (
+        "import sys\n"
+        "from zoo import kernels\n"
+        "print(kernels.cost('rational', {'values': 100}).bytes, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["400", "False"]
 
 
 def test_taylor_attention_costs_the_cheaper_of_its_two_forms():

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels.linear.precision import accumulated
+from zoo.kernels.linear.precision import widened, without_autocast
 from zoo.kernels.linear.scatterbrain import performer_features
+from zoo.kernels.linear.shapes import check
 
 
 def equal_norms(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,15 +53,17 @@ def bucketed_scatterbrain_attention(
     orders: of queries (R, B, H, M) and keys (R, B, H, N), as `hash_orders` finds them; consecutive `sizes` (queries,
     keys) of an order are a bucket, the last one may hold fewer. scale: D ** -0.5 by default.
 
-    Raises ValueError where queries and keys fall into different numbers of buckets.
+    Raises ValueError where shapes do not fit, or queries and keys fall into different numbers of buckets.
     """
+    check(q, k, v)
     count = [-(-x.shape[2] // size) for x, size in zip((q, k), sizes)]
     if count[0] != count[1]:
         raise ValueError(f"buckets of {sizes} (queries, keys): {count[0]} of queries, {count[1]} of keys, need equal")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     slots = (orders[0].argsort(-1), orders[1].argsort(-1))
     rows_q, rows_k = (_buckets(order, size) for order, size in zip(orders, sizes))
-    with accumulated(q, k, v, projection) as (q_wide, k_wide, v_wide, projection):
+    with without_autocast(q):
+        q_wide, k_wide, v_wide, projection = widened(q, k, v, projection)
         phi_q = performer_features(q_wide, projection, scale=scale, per_row=True)
         phi_k = performer_features(k_wide, projection, scale=scale, per_row=False)
         v_one = torch.cat([v_wide, torch.ones_like(v_wide[..., :1])], -1)

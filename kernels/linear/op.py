@@ -19,8 +19,9 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def runs_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the fused kernels take this call."""
-    fits = q.dtype == k.dtype == v.dtype and max(k.shape[-1], v.shape[-1]) <= WIDEST
-    return fits and runs_triton(q, k, v, dtypes=DTYPES) and not exporting()
+    if not runs_triton(q, k, v, dtypes=DTYPES) or exporting():
+        return False
+    return q.dtype == k.dtype == v.dtype and max(k.shape[-1], v.shape[-1]) <= WIDEST
 
 
 @torch.library.custom_op("zoo::linear_attention", mutates_args=())

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels.linear.precision import accumulated
+from zoo.kernels.linear.precision import widened, without_autocast
 from zoo.kernels.linear.reference import performer_exponents
+from zoo.kernels.linear.shapes import check
 
 BLOCK = 64
 """Queries that share one stretch of keys in the windowed part."""
@@ -49,17 +50,20 @@ def scatterbrain_attention(
 ) -> Tensor:
     """q, k (B, H, N, D), v (B, H, N, V), projection (m / 2, D) with standard normal entries -> (B, H, N, V).
 
-    window (left, right): query i meets key j exactly where -left <= j - i <= right. scale: D ** -0.5 by default.
+    window (left, right): query i meets key j exactly where -left <= j - i <= right; (0, -1), which no key satisfies, is
+    Performer. scale: D ** -0.5 by default.
 
-    Raises ValueError where queries and keys differ in number, or the window is negative.
+    Raises ValueError where shapes do not fit, or the window is negative otherwise.
     """
-    if q.shape[2] != k.shape[2]:
-        raise ValueError(f"scatterbrain needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
-    if min(window) < 0:
+    check(q, k, v, equal="scatterbrain")
+    if min(window) < 0 and window != (0, -1):
         raise ValueError(f"window (left, right) must not be negative, got {window}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     window = (min(window[0], q.shape[2]), min(window[1], q.shape[2]))
-    with accumulated(q, k, v, projection) as (q_wide, k_wide, v_wide, projection):
+    with without_autocast(q):
+        q_wide, k_wide, v_wide, projection = widened(q, k, v, projection)
+        if not q.shape[2]:
+            return (q_wide @ k_wide.mT @ v_wide).to(v.dtype)
         phi_q = performer_features(q_wide, projection, scale=scale, per_row=True)
         phi_k = performer_features(k_wide, projection, scale=scale, per_row=False)
         v_one = torch.cat([v_wide, torch.ones_like(v_wide[..., :1])], -1)

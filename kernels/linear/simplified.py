@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels.linear.chunks import by_chunks
+from zoo.kernels.linear.chunks import by_chunks, by_matrix, divided
 from zoo.kernels.linear.op import linear_attention_op, runs_kernel
-from zoo.kernels.linear.precision import accumulated
-from zoo.kernels.linear.reference import weighted_mean, weights_of
+from zoo.kernels.linear.precision import widened, without_autocast
+from zoo.kernels.linear.shapes import check, check_convolution
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, eps: float = 1e-6) -> Tensor:
@@ -20,27 +20,25 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, e
     Sums are float32 or wider; keys meet values first where that is cheaper, queries meet keys first where tokens are
     few. One fused kernel on a GPU, for up to 64 channels and values.
 
-    Raises ValueError for a causal call with other queries than keys.
+    Raises ValueError where shapes do not fit.
     """
-    if causal and q.shape[2] != k.shape[2]:
-        raise ValueError(f"causal attention needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
+    check(q, k, v, equal="causal attention" if causal else "")
     if runs_kernel(q, k, v):
         return linear_attention_op(q, k, v, "linear", causal, eps)[0]
-    with accumulated(q, k, v) as (wide_q, wide_k, wide_v):
+    with without_autocast(q):
+        wide_q, wide_k, wide_v = widened(q, k, v)
         return _attend(wide_q, wide_k, wide_v, causal, eps).to(v.dtype)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, eps: float) -> Tensor:
     queries, channels, keys, values = *q.shape[2:], *v.shape[2:]
     if queries * keys * (channels + values) <= channels * values * (queries + keys):
-        return weighted_mean(weights_of(q, k, kind="linear", causal=causal), v, eps=eps)
+        return by_matrix(q, k, v, kind="linear", causal=causal, eps=eps)
     if causal:
-        sums = by_chunks(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), kind="linear")
-        return sums[..., :-1] / (sums[..., -1:] + eps)
+        return by_chunks(q, k, v, kind="linear", eps=eps)
     moments, summed = k.mT @ v, k.sum(-2, keepdim=True).mT
-    if not (q.requires_grad or moments.requires_grad):  # no backward needs what the division overwrites
-        total = (q @ summed).add_(eps)
-        return (q @ moments).div_(total)
+    if not (q.requires_grad or moments.requires_grad):
+        return divided(q @ moments, (q @ summed).add_(eps))
     sums, total = (q @ torch.cat([moments, summed], -1)).split([values, 1], -1)
     return sums / (total + eps)
 
@@ -60,10 +58,10 @@ def simplified_linear_attention(
     q, k, v (B, H, N, C) with N = rows x columns of `grid`; kernel (C, 1, size, size), odd size, and kernel_bias (C,)
     are shared by the heads. Returns (B, H, N, C). A query without a positive entry gets the convolution alone.
 
-    Raises ValueError where the grid does not hold the tokens.
+    Raises ValueError where shapes do not fit, or the grid does not hold the tokens.
     """
-    if grid[0] * grid[1] != v.shape[2]:
-        raise ValueError(f"a grid of {grid[0]} x {grid[1]} does not hold {v.shape[2]} tokens")
+    check(q, k, v, equal="a convolution over the tokens")
+    check_convolution(v, kernel, kernel_bias, grid)
     images = v.flatten(0, 1).mT.unflatten(-1, grid)  # (B H, C, rows, columns)
     local = F.conv2d(images, kernel, kernel_bias, padding=kernel.shape[-1] // 2, groups=v.shape[-1])
     if runs_kernel(q, k, v):

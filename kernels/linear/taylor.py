@@ -6,13 +6,12 @@
 The paper alternates layers of it with layers of exact attention in a window (`attention(..., window=(63, 0))`).
 """
 
-import torch
 from torch import Tensor
 
-from zoo.kernels.linear.chunks import by_chunks, taylor_features
+from zoo.kernels.linear.chunks import by_chunks, by_matrix, divided, taylor_features
 from zoo.kernels.linear.op import linear_attention_op, runs_kernel
-from zoo.kernels.linear.precision import accumulated
-from zoo.kernels.linear.reference import taylor_weights, weighted_mean
+from zoo.kernels.linear.precision import widened, without_autocast
+from zoo.kernels.linear.shapes import check
 
 
 def taylor_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, eps: float = 1e-12) -> Tensor:
@@ -22,24 +21,25 @@ def taylor_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, *, e
     needs fewer multiplications; sums are float32 or wider, the result has the dtype of v. One fused kernel on a GPU,
     for up to 64 channels and values.
 
-    Raises ValueError for a causal call with other queries than keys.
+    Raises ValueError where shapes do not fit.
     """
-    if causal and q.shape[2] != k.shape[2]:
-        raise ValueError(f"causal attention needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
+    check(q, k, v, equal="causal attention" if causal else "")
     if runs_kernel(q, k, v):
         return linear_attention_op(q, k, v, "taylor", causal, eps)[0]
-    with accumulated(q, k, v) as (wide_q, wide_k, wide_v):
-        if _matrix_is_cheaper(q.shape[2], k.shape[2], k.shape[3], v.shape[-1]):
-            return weighted_mean(taylor_weights(wide_q, wide_k, causal=causal), wide_v, eps=eps).to(v.dtype)
-        with_one = torch.cat([wide_v, torch.ones_like(wide_v[..., :1])], -1)
-        sums = by_chunks(wide_q, wide_k, with_one, kind="taylor") if causal else _by_state(wide_q, wide_k, with_one)
-        return (sums[..., :-1] / (sums[..., -1:] + eps)).to(v.dtype)
+    with without_autocast(q):
+        wide_q, wide_k, wide_v = widened(q, k, v)
+        return _attend(wide_q, wide_k, wide_v, causal, eps).to(v.dtype)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, eps: float) -> Tensor:
+    if _matrix_is_cheaper(q.shape[2], k.shape[2], k.shape[3], v.shape[3]):
+        return by_matrix(q, k, v, kind="taylor", causal=causal, eps=eps)
+    if causal:
+        return by_chunks(q, k, v, kind="taylor", eps=eps)
+    phi_q, phi_k = taylor_features(q, folded=True), taylor_features(k, folded=True)
+    return divided(phi_q @ (phi_k.mT @ v), (phi_q @ phi_k.sum(-2, keepdim=True).mT).add_(eps))
 
 
 def _matrix_is_cheaper(queries: int, keys: int, f: int, values: int) -> bool:
     features = 1 + f + f * (f + 1) // 2
     return queries * keys * (f + values) <= (queries + keys) * features * (values + 1)
-
-
-def _by_state(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return taylor_features(q, folded=True) @ (taylor_features(k, folded=True).mT @ v)

@@ -28,7 +28,12 @@ def moba_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """q (B, H, M, D), k, v (B, K, N, D) -> o (B, H, M, D); causal needs M = N."""
+    """q (B, H, M, D), k, v (B, K, N, D) -> o (B, H, M, D); causal needs M = N.
+
+    A key or value that is not finite also spoils queries that did not choose its block: its weight there is a zero.
+
+    Raises ValueError where shapes do not fit, or `chunk` or `topk` is not positive.
+    """
     chosen = route(q, k, chunk=chunk, topk=topk, causal=causal)
     blocks = -(-k.shape[2] // chunk)
     mask = F.one_hot(chosen.long() + 1, blocks + 1).sum(-2)[..., 1:] > 0
@@ -41,11 +46,12 @@ def route(q: Tensor, k: Tensor, *, chunk: int, topk: int, causal: bool = False) 
 
     Ties go to the earlier block.
     """
+    if min(chunk, topk) < 1:
+        raise ValueError(f"chunk and topk must be positive, not {chunk} and {topk}")
     keys = k.shape[2]
     blocks = -(-keys // chunk)
     padded = F.pad(k.float(), (0, 0, 0, blocks * chunk - keys)).unflatten(2, (blocks, chunk)).sum(3)
-    sizes = torch.full((blocks,), chunk, device=k.device)
-    sizes[-1] = keys - (blocks - 1) * chunk
+    sizes = (keys - chunk * torch.arange(blocks, device=k.device)).clamp(max=chunk)
     means = (padded / sizes[:, None]).repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     gate = q.float() @ means.mT  # (B, H, M, blocks)
     if causal:

@@ -30,9 +30,9 @@ def shared_prefix_attention(
     causal holds among a sequence's own keys; a prefix is seen by every query.
     """
     batch, prefixes = len(q), len(prefix_k)
-    if batch % prefixes:
+    if not prefixes or batch % prefixes:
         raise ValueError(f"{batch} sequences cannot share {prefixes} prefixes evenly")
-    grouped = q.unflatten(0, (prefixes, -1)).transpose(1, 2).flatten(2, 3)  # (P, H, B / P M, D)
+    grouped = q.unflatten(0, (prefixes, batch // prefixes)).transpose(1, 2).flatten(2, 3)  # (P, H, B / P M, D)
     prefix_o, prefix_lse = attention(grouped, prefix_k, prefix_v, scale=scale, return_lse=True)
     members = (batch // prefixes, q.shape[2])
     prefix_o = prefix_o.unflatten(2, members).transpose(1, 2).flatten(0, 1)

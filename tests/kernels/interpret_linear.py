@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.kernels.harness import GuardBands, close
-from zoo.kernels.linear import launch, reference
+from zoo.kernels.linear import launch, linear_attention, reference, simplified_linear_attention, taylor_attention
 from zoo.kernels.linear.scan import scan
 
 SHAPES = [
@@ -80,3 +80,22 @@ def test_sums_over_chunks(chunks):
     close(after, want[:, -1:] - want, tolerance=3e-7)
     assert not before[:, 0].any()
     assert not after[:, -1].any()
+
+
+def test_shapes_that_do_not_fit_are_refused_before_a_kernel_reads_them():
+    q, k, v = torch.ones(4, 4, 9, 8), torch.ones(1, 4, 9, 8), torch.ones(1, 4, 9, 8)
+    kernel = torch.zeros(8, 1, 3, 3)
+    for function in (
+        linear_attention,
+        taylor_attention,
+        lambda *x: simplified_linear_attention(*x, kernel, grid=(3, 3)),
+    ):
+        for given in ((q, k, v), (k, k[:, :2], v[:, :2]), (k, k, v[:, :, :5]), (k, k[..., :7], v)):
+            with pytest.raises(ValueError, match="do not fit together"):
+                function(*given)
+
+
+def test_weights_beyond_the_range_of_float16_stay_finite():
+    q, v = torch.full((1, 1, 4, 8), 100.0).half(), torch.arange(4.0).view(1, 1, 4, 1).half()
+    for function in (linear_attention, taylor_attention):
+        torch.testing.assert_close(function(q, q, v), torch.full((1, 1, 4, 1), 1.5).half())

@@ -107,6 +107,13 @@ def test_the_stated_bound_holds(rank):
     assert rank < 25 or bound.max() < 1e-9
 
 
+def test_the_bound_is_that_of_the_largest_error_of_the_bias():
+    """diag(3, 0.5, 0.25) without its two smaller values is wrong by 0.5 at most: e - 1; without the last by 0.25."""
+    bias = torch.diag(torch.tensor([3.0, 0.5, 0.25]).double())[None]
+    torch.testing.assert_close(svd_factors(bias, 1)[2], torch.tensor([1.718281828459045]).double())
+    torch.testing.assert_close(svd_factors(bias, 2)[2], torch.tensor([0.6487212707001282]).double())
+
+
 def test_a_constant_in_a_row_changes_nothing():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 6, 8)

@@ -127,7 +127,7 @@ def test_linear_attention_in_either_order_is_the_weighted_mean(tokens):
     assert_same(linear_attention(q, k, v), weighted_mean(q @ k.mT, v, eps=1e-6), variables)
 
 
-@pytest.mark.parametrize("tokens", [1, 5, 131])
+@pytest.mark.parametrize("tokens", [1, 5, 131, 300])
 def test_causal_linear_attention_is_the_weighted_mean(tokens):
     variables = qkv(tokens)
     q, k, v = torch.relu(variables[0]), torch.relu(variables[1]), variables[2]
@@ -199,6 +199,13 @@ def test_taylor_features_have_the_polynomial_as_inner_product(folded):
     assert products.min() >= 0.5
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_state_of_the_polynomial_is_exact_in_float64(causal):
+    q, k, v = (x.detach() for x in qkv(300, 3))
+    want = weighted_mean(taylor_weights(q, k, causal=causal), v)
+    torch.testing.assert_close(taylor_attention(q, k, v, causal), want, atol=1e-12, rtol=1e-12)
+
+
 def test_taylor_attention_nears_softmax_by_the_third_order():
     errors = []
     for size in (0.4, 0.2):
@@ -208,7 +215,7 @@ def test_taylor_attention_nears_softmax_by_the_third_order():
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 150])
-@pytest.mark.parametrize("window", [(0, 0), (4, 3), (70, 0)])
+@pytest.mark.parametrize("window", [(0, -1), (0, 0), (4, 3), (70, 0)])
 def test_scatterbrain_is_the_weighted_mean(tokens, window):
     variables = qkv(tokens)
     q, k, v = variables
@@ -222,6 +229,15 @@ def test_scatterbrain_with_a_full_window_is_softmax():
     variables = qkv(30)
     got = scatterbrain_attention(*variables, torch.randn(4, 6, dtype=torch.float64), window=(30, 30))
     assert_same(got, attention(*variables), variables)
+
+
+def test_no_tokens_are_no_output():
+    q, k, v = qkv(0)
+    for name, function in FUNCTIONS.items():
+        y = function(*(x.float() for x in (q, k, v)))
+        assert y.shape == v.shape, name
+        assert y.dtype is torch.float32, name
+        assert [x.shape for x in torch.autograd.grad(y.sum(), (q, k, v))] == [x.shape for x in (q, k, v)], name
 
 
 def test_scatterbrain_survives_scores_beyond_the_range_of_exp():
@@ -260,6 +276,17 @@ def test_compiles_to_one_graph_and_exports_in_aten(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+def test_one_compiled_graph_takes_any_heads_and_tokens(name):
+    torch._dynamo.reset()
+    compiled = torch.compile(FUNCTIONS[name], fullgraph=True, dynamic=True, backend="aot_eager")
+    for heads, tokens in ((4, 12), (6, 140)):
+        given = [torch.randn(2, heads, tokens, 6, requires_grad=True) for _ in "qkv"]
+        got, want = compiled(*given), FUNCTIONS[name](*given)
+        grads = [torch.autograd.grad(y.square().sum(), given) for y in (got, want)]
+        torch.testing.assert_close((got, *grads[0]), (want, *grads[1]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_low_precision_sums_in_float32(name):
     given = [x.detach().bfloat16() for x in qkv(300)]
     want = FUNCTIONS[name](*(x.float() for x in given))
@@ -279,8 +306,52 @@ def test_wrong_arguments_are_named():
             function(q[:, :, 1:], k, v, True)
     with pytest.raises(ValueError, match="as many queries as keys, not 11 and 12"):
         scatterbrain_attention(q[:, :, 1:], k, v, torch.zeros(2, 6), window=(1, 1))
-    with pytest.raises(ValueError, match="must not be negative"):
-        scatterbrain_attention(q, k, v, torch.zeros(2, 6), window=(-1, 1))
+    for window in ((-1, 1), (1, -1)):
+        with pytest.raises(ValueError, match="must not be negative"):
+            scatterbrain_attention(q, k, v, torch.zeros(2, 6), window=window)
+
+
+MISFITS = {
+    "batch of one": ((4, 4, 9, 8), (1, 4, 9, 8), (1, 4, 9, 8)),
+    "grouped heads": ((1, 4, 9, 8), (1, 2, 9, 8), (1, 2, 9, 8)),
+    "values of other tokens": ((1, 4, 9, 8), (1, 4, 9, 8), (1, 4, 5, 8)),
+    "other channels": ((1, 4, 9, 8), (1, 4, 9, 7), (1, 4, 9, 8)),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_shapes_that_do_not_fit_are_named(name):
+    given = [torch.ones(shape) for shape in MISFITS[name]]
+    kernel, projection = torch.zeros(8, 1, 3, 3), torch.zeros(2, 8)
+    for function in (
+        linear_attention,
+        taylor_attention,
+        lambda *x: simplified_linear_attention(*x, kernel, grid=(1, given[2].shape[2])),
+        lambda *x: scatterbrain_attention(*x, projection, window=(1, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"q \(.*\), k \(.*\), v \(.*\) do not fit together"):
+            function(*given)
+        with pytest.raises(ValueError, match="not 3-, 3-, 3-d"):
+            function(*(x[0] for x in given))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias", "grid", "message"),
+    [
+        ((8, 1, 2, 2), 8, (3, 3), "odd size, not .8, 1, 2, 2"),
+        ((8, 1, 3, 5), 8, (3, 3), "odd size, not .8, 1, 3, 5"),
+        ((7, 1, 3, 3), 8, (3, 3), "must be .8, 1, size, size."),
+        ((8, 1, 3, 3), 7, (3, 3), "kernel_bias must be .8,., not .7,."),
+        ((8, 1, 3, 3), 8, (-3, -3), "a grid of -3 x -3 does not hold 9 tokens"),
+        ((8, 1, 3, 3), 8, (2, 4), "a grid of 2 x 4 does not hold 9 tokens"),
+    ],
+)
+def test_a_convolution_that_would_move_tokens_is_named(kernel, bias, grid, message):
+    q, k, v = torch.ones(3, 1, 2, 9, 8)
+    with pytest.raises(ValueError, match=message):
+        simplified_linear_attention(q, k, v, torch.zeros(kernel), torch.zeros(bias), grid=grid)
+    with pytest.raises(ValueError, match="as many queries as keys, not 6 and 9"):
+        simplified_linear_attention(q[:, :, :6], k, v, torch.zeros(8, 1, 3, 3), grid=(3, 3))
 
 
 @pytest.mark.slow

@@ -105,3 +105,9 @@ def test_different_numbers_of_buckets_are_named():
     q, k, v, projection = inputs(24, 24)
     with pytest.raises(ValueError, match="6 of queries, 4 of keys"):
         bucketed_scatterbrain_attention(q, k, v, projection, hash_orders(q, k, 1), sizes=(4, 6))
+
+
+def test_shapes_that_do_not_fit_are_named():
+    q, k, v, projection = inputs(24, 24)
+    with pytest.raises(ValueError, match="do not fit together"):
+        bucketed_scatterbrain_attention(q, k[:1], v[:1], projection, hash_orders(q, k, 1), sizes=(4, 4))

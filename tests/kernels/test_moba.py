@@ -63,3 +63,30 @@ def test_missing_blocks_are_minus_one_and_lengths_must_agree():
     assert (route(q, k, chunk=10, topk=3)[..., 2] == -1).all()
     with pytest.raises(ValueError, match="as many queries as keys"):
         route(q[:, :, :3], k, chunk=5, topk=1, causal=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_empty_sequence_of_a_packed_batch_has_an_empty_output(causal):
+    q, k, v = (x.requires_grad_() for x in qkv(21))
+    settings = {"chunk": 5, "topk": 2, "causal": causal}
+    parts = [moba_attention(*part, **settings) for part in zip(*(x.split([9, 0, 12], 2) for x in (q, k, v)))]
+    assert [part.shape for part in parts] == [(2, 4, 9, 8), (2, 4, 0, 8), (2, 4, 12, 8)]
+    empty = [x[:, :, :0] for x in (q, k, v)]
+    o, lse = moba_attention(*empty, **settings, return_lse=True)
+    assert (o.shape, lse.shape) == ((2, 4, 0, 8), (2, 4, 0))
+    assert route(*empty[:2], **settings).shape == (2, 4, 0, 2)
+    torch.cat(parts, 2).sum().backward()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
+
+
+def test_without_keys_nothing_is_chosen_and_the_output_is_zero():
+    q, k, v = qkv()
+    none = [x[:, :, :0] for x in (k, v)]
+    assert (route(q, none[0], chunk=5, topk=2) == -1).all()
+    assert torch.equal(moba_attention(q, *none, chunk=5, topk=2), torch.zeros_like(q))
+
+
+@pytest.mark.parametrize(("chunk", "topk"), [(0, 1), (-4, 1), (5, 0), (5, -1)])
+def test_no_keys_of_a_block_and_no_blocks_are_refused(chunk, topk):
+    with pytest.raises(ValueError, match=f"chunk and topk must be positive, not {chunk} and {topk}"):
+        moba_attention(*qkv(), chunk=chunk, topk=topk)

@@ -69,3 +69,6 @@ def test_prefixes_must_divide_the_batch(tensors):
     q, prefix_k, prefix_v, k, v = tensors
     with pytest.raises(ValueError, match="5 sequences cannot share 2 prefixes"):
         shared_prefix_attention(q[:5], prefix_k, prefix_v, k[:5], v[:5])
+    with pytest.raises(ValueError, match="6 sequences cannot share 0 prefixes"):
+        shared_prefix_attention(q, prefix_k[:0], prefix_v[:0], k, v)
+    assert shared_prefix_attention(q[:0], prefix_k, prefix_v, k[:0], v[:0]).shape == (0, 4, 5, 8)

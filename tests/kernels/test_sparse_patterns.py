@@ -70,6 +70,20 @@ def test_reshaped_attention_is_exact_at_the_refresh():
     torch.testing.assert_close(reshaped_attention(q, k, v, blocks, (4, 4), kept), attention(q, k, v))
 
 
+def test_the_kept_share_grows_by_a_twenty_fifth_a_step():
+    """Equal scores: half of the keys hold half of the softmax, 0.5 + 0.04 x 3 = 0.62 of it three steps later."""
+    q = k = torch.zeros(1, 1, 4, 8)
+    v = torch.tensor([1.0, 3.0, 5.0, 9.0]).view(1, 1, 4, 1).expand(-1, -1, -1, 8)
+    visible = torch.tensor([[1, 1, 0, 0]]).bool()
+    kept = statistics(q, k, v, visible, (4, 1))
+    torch.testing.assert_close(kept.ratio, torch.full((1, 1, 4, 1), 0.5))
+    for steps, share in ((0, 0.5), (1, 0.54), (3, 0.62)):
+        after = reshaped_attention(q, k, v, visible, (4, 1), kept, steps=steps)
+        torch.testing.assert_close(after, torch.full_like(q, share * 2.0 + (4.5 - 0.5 * 2.0)))
+    faster = reshaped_attention(q, k, v, visible, (4, 1), kept, steps=2, growth=0.1)
+    torch.testing.assert_close(faster, torch.full_like(q, 0.7 * 2.0 + 3.5))
+
+
 def test_a_short_video_is_dense_and_a_long_one_keeps_its_budget():
     assert lvsa_pattern(21).sparsity == 0
     pattern = lvsa_pattern(84)

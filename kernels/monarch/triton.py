@@ -53,14 +53,18 @@ UNIT_STRIDES = {
 
 
 def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
-    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place."""
+    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place.
+
+    Where there is one entry PyTorch's stride is any number and none is taken: 1, as the table has it.
+    """
     batch, rows, inner = a.shape
     columns = b.shape[2]
     if not c.numel():
         return
+    strides = [1 if size == 1 else stride for it in (a, b, c) for size, stride in zip(it.shape, it.stride())]
     bm, bn, bk, warps, stages = TILE
     product_kernel[(batch * triton.cdiv(rows, bm), triton.cdiv(columns, bn))](
-        a, b, c, batch, rows, columns, inner, *a.stride(), *b.stride(), *c.stride(), BM=bm, BN=bn, BK=bk,
+        a, b, c, batch, rows, columns, inner, *strides, BM=bm, BN=bn, BK=bk,
         PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from zoo.kernels import measured
-from zoo.kernels.bench import Row, rows
+from zoo.kernels.bench import COMPARISONS, Row, rows
 from zoo.kernels.dispatch import why_no_triton
 
 FILE = Path(__file__).with_suffix(".csv")
@@ -34,6 +34,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no GPU here")
+    if options.only is not None and not any(make.__name__.startswith(options.only) for make in COMPARISONS):
+        known = ", ".join(make.__name__ for make in COMPARISONS)
+        print(f"--only {options.only}: no comparison starts so, choose from {known}", file=sys.stderr)
+        return 2
     print(why_no_triton() or "Triton kernels run here")
     where, lines, cases, failed = machine(options.device), [], [], {}
     for row in rows(options.device, only=options.only, failed=failed):

@@ -35,10 +35,13 @@ def fftconv(
         taps: keep the first taps of k only (a partial convolution).
         frequencies: keep the spectrum of k below this bin of a real transform of size n (2 L when causal) only.
     Raises:
-        ValueError: shapes that do not fit, or an fft_size below L or K.
+        ValueError: shapes that do not fit, no taps, or an fft_size below L or K.
     """
     if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
         raise ValueError(f"fftconv: u {tuple(u.shape)} and k {tuple(k.shape)}, expected (B, H, L) and (H, K)")
+    if not k.shape[1] or (taps is not None and taps < 1):
+        given = k.shape[1] if taps is None else taps
+        raise ValueError(f"fftconv: {given} taps of k {tuple(k.shape)}, expected 1 or more")
     k = k if taps is None else k[:, :taps]
     if frequencies is not None:
         fft_size = 2 * u.shape[2] if fft_size is None else fft_size

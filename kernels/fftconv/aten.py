@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.kernels.dispatch import exporting
+from zoo.kernels.dispatch import exporting, traced
 
 TILE, ROWS = 256 * 1024, 32
 """Numbers transformed at a time (1 MiB of float32), and at least so many rows: every call plans its transform anew."""
@@ -13,7 +13,7 @@ def convolve(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | No
     """u and the gates (B, H, L), k (H, K) -> out_gate iFFT(FFT(in_gate u) FFT(k))[:L], (B, H, L)."""
     given = [tensor for tensor in (u, k, in_gate, out_gate) if tensor is not None]
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    if learns or not u.numel() or u.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
+    if learns or not u.numel() or u.device.type != "cpu" or traced():
         x = u if in_gate is None else u * in_gate
         if not exporting() and not u.numel():  # which transforms refuse
             y = x * k.sum(1, keepdim=True)

@@ -77,8 +77,12 @@ def _signal(u: Tensor) -> Tensor:
     return (u.float() if u.dtype == torch.float16 else u).contiguous()
 
 
-def _like(gate: Tensor | None, u: Tensor) -> Tensor | None:
-    return None if gate is None else _signal(gate.expand_as(u))
+def _gates(u: Tensor, **gates: Tensor | None) -> dict[str, Tensor | None]:
+    """Gates in the shape of u: in bfloat16 where all are, and u too, else in float32."""
+    given = [gate for gate in gates.values() if gate is not None]
+    narrow = all(tensor.dtype == torch.bfloat16 for tensor in (u, *given))
+    kind = torch.bfloat16 if narrow else torch.float32
+    return {name: None if gate is None else gate.expand_as(u).to(kind).contiguous() for name, gate in gates.items()}
 
 
 @on_its_gpu
@@ -102,8 +106,7 @@ def convolve(
     if not u.numel():
         return y
     given = {"u": u, "spectrum": _spectrum_of(k, fft_size, conjugate), "y": y, "H": channels, "L": length}
-    given |= {"in_gate": _like(in_gate, u), "out_gate": _like(out_gate, u)}
-    given |= _tables(fft_size, u.device) | _sizes(fft_size, u)
+    given |= _gates(u, in_gate=in_gate, out_gate=out_gate) | _tables(fft_size, u.device) | _sizes(fft_size, u)
     if "N0" not in given:
         convolve_kernel[(rows,)](**given)
         return y
@@ -135,8 +138,7 @@ def correlate(
     if not dk.numel() or not u.numel():
         return dk.zero_()
     given = {"u": u, "grad": grad, "dk": dk, "B": batch, "H": channels, "L": length, "TAPS": taps}
-    given |= {"in_gate": _like(in_gate, u), "out_gate": _like(out_gate, u)}
-    given |= _tables(fft_size, u.device) | _sizes(fft_size, u)
+    given |= _gates(u, in_gate=in_gate, out_gate=out_gate) | _tables(fft_size, u.device) | _sizes(fft_size, u)
     if "N0" not in given:
         correlate_kernel[(channels,)](**given)
         return dk
@@ -150,8 +152,10 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
     """Every size, with both gates (without them a kernel needs no more)."""
     tables = dict.fromkeys(("f0", "t0", "f1", "f2", "tw", "scratch", "spectrum", "dk"), "*fp32")
     scalars = dict.fromkeys(("B", "H", "L", "TAPS", "ROWS"), "i32")
-    for word, size in itertools.product(("bf16", "fp32"), FACTORS):
-        types = tables | scalars | dict.fromkeys(("u", "grad", "y", "in_gate", "out_gate"), f"*{word}")
+    words = (("bf16", "bf16"), ("bf16", "fp32"), ("fp32", "fp32"))
+    for (word, of_gates), size in itertools.product(words, FACTORS):
+        types = tables | scalars | dict.fromkeys(("u", "grad", "y"), f"*{word}")
+        types |= dict.fromkeys(("in_gate", "out_gate"), f"*{of_gates}")
         long = len(FACTORS[size]) == 3
         for precision in dot_precisions(word, amd=amd) if word == "fp32" else ("tf32",):
             *outer, n1, n2 = FACTORS[size]
@@ -162,7 +166,7 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
             main = word == "bf16" and size <= (8192 if amd else 16384)
             said: dict[str, Any] = {"aligned": ("L",), "options": options, "matrix": True, "main": main}
             said |= {"grows": ("in_gate", "out_gate"), "free": ("y",)}
-            name = f"{size} points, {word}, {precision}"
+            name = f"{size} points, {word}, {precision}{', float32 gates' * (of_gates != word)}"
             if correlates(size):
                 kernel = correlate_long_kernel if long else correlate_kernel
                 yield Configuration(f"correlate {name}", kernel, types, constants, **said)

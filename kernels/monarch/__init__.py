@@ -37,12 +37,14 @@ def monarch(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
 
 
 def _aten(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
-    """Two batched products; all but the last permutation are strides that a matrix product reads as they are."""
+    """Two batched products that read strides as they are; in 16 bits they want columns that lie side by side."""
     (blocks, width, inner), (lanes, out, reach) = w1.shape, w2.shape
     batch = x.shape[0]
-    hidden = torch.bmm(w1, x.reshape(batch, blocks, inner).permute(1, 2, 0))  # [k, q, B], read as [r, l, B]
-    y = torch.bmm(hidden.view(reach, lanes, batch).permute(1, 2, 0), w2.transpose(1, 2))  # [l, B, s]
-    return y.permute(1, 2, 0).reshape(batch, out * lanes), hidden.view(blocks * width, batch).t()
+    columns = (x.t().contiguous() if x.itemsize == 2 else x.t()).view(blocks, inner, batch)
+    hidden = torch.bmm(w1, columns)  # [k, q, B], read as [r, l, B]
+    read = hidden.view(reach, lanes, batch).transpose(0, 1)
+    y = torch.bmm(w2, read.contiguous() if x.itemsize == 2 else read)  # [l, s, B]
+    return y.permute(2, 1, 0).reshape(batch, out * lanes), hidden.view(blocks * width, batch).t()
 
 
 @torch.library.custom_op("zoo::monarch", mutates_args=())
@@ -57,7 +59,7 @@ def _monarch(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
 
 @_monarch.register_fake
 def _(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
-    return x.new_empty(len(x), w2.shape[0] * w2.shape[1]), x.new_empty(len(x), w1.shape[0] * w1.shape[1])
+    return x.new_empty(x.shape[0], w2.shape[0] * w2.shape[1]), x.new_empty(x.shape[0], w1.shape[0] * w1.shape[1])
 
 
 @torch.library.custom_op("zoo::monarch_backward", mutates_args=())

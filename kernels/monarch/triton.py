@@ -61,18 +61,22 @@ SUMMED = ("dw2 = dy h", "dw1 = dh x")
 
 
 def batched_product(a: Tensor, b: Tensor, c: Tensor) -> None:
-    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place. A c with another axis
-    in front, (parts, Z, M, N), gets the sums over parts of k."""
+    """c = a b for views (Z, M, K), (Z, K, N) and (Z, M, N) of any strides; c is written in place.
+
+    A c with another axis in front, (parts, Z, M, N), gets the sums over parts of k. Where there is one entry PyTorch's
+    stride is any number and none is taken: 1, as the table has it.
+    """
     batch, rows, inner = a.shape
     columns = b.shape[2]
     if not c.numel():
         return
     c = c if c.ndim == 4 else c[None]
+    strides = [1 if size == 1 else stride for it in (a, b, c) for size, stride in zip(it.shape, it.stride())]
     bm, bn, bk, warps, stages = TILE
     share = bk * triton.cdiv(inner, bk * len(c))
     product_kernel[(batch * triton.cdiv(rows, bm), triton.cdiv(columns, bn), len(c))](
-        a, b, c, batch, rows, columns, inner, share, *a.stride(), *b.stride(), *c.stride(),
-        BM=bm, BN=bn, BK=bk, PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages, **FUSED,
+        a, b, c, batch, rows, columns, inner, share, *strides, BM=bm, BN=bn, BK=bk,
+        PRECISION=dot_precision(a.dtype), num_warps=warps, num_stages=stages, **FUSED,
     )  # fmt: skip
 
 

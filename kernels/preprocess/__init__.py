@@ -70,8 +70,8 @@ def _check(
         raise ValueError(f"preprocess: mean {mean} and std {std} must have {images.shape[3]} entries, std above 0")
     if boxes is not None and boxes.shape != (len(images), 4):
         raise ValueError(f"preprocess: boxes {tuple(boxes.shape)}, expected ({len(images)}, 4)")
-    if flip is not None and flip.shape != (len(images),):
-        raise ValueError(f"preprocess: flip {tuple(flip.shape)}, expected ({len(images)},)")
+    if flip is not None and (flip.shape != (len(images),) or flip.dtype != torch.bool):
+        raise ValueError(f"preprocess: flip is {flip.dtype} {tuple(flip.shape)}, expected bool ({len(images)},)")
 
 
 def _captures(images: Tensor) -> bool:

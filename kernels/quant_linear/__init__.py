@@ -25,6 +25,8 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     >>> (codes * scale[:, None]).round(decimals=2).tolist()
     [[0.5, -1.0], [0.0, 0.0]]
     """
+    if weight.ndim != 2 or not weight.shape[1] or not weight.is_floating_point():
+        raise ValueError(f"quantize_weight: {weight.dtype} {tuple(weight.shape)}, expected floats (O, I), I above 0")
     codes, scale = quantize_rows(weight.detach())
     return codes, scale.squeeze(-1).float()
 
@@ -39,11 +41,12 @@ def quant_linear(x: Tensor, weight_int8: Tensor, weight_scale: Tensor, bias: Ten
     Args:
         x: (..., I), any floating dtype; the result has it too.
         weight_int8, weight_scale: (O, I) int8 and (O,), from `quantize_weight`.
-        bias: (O,) or None.
+        bias: (O,) or None, of any floating dtype, as weight_scale.
     Returns:
         (..., O).
     Raises:
-        ValueError: shapes that do not fit, or rows too long for int32 sums (I > 131,071).
+        ValueError: shapes that do not fit, no features, integers for x, scales or bias, or rows too long for int32 sums
+            (I > 131,071).
     """
     _check(x, weight_int8, weight_scale, bias)
     (x,) = autocast_to(x)
@@ -59,8 +62,12 @@ def _check(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Non
     if weight.dtype != torch.int8 or weight.ndim != 2:
         raise ValueError(f"quant_linear: weight_int8 is {weight.dtype} {tuple(weight.shape)}, expected int8 (O, I)")
     outputs, inputs = weight.shape
-    if x.shape[-1] != inputs:
-        raise ValueError(f"quant_linear: x has {x.shape[-1]} features, the weight expects {inputs}")
+    features = x.shape[-1] if x.ndim else 0
+    if not features or features != inputs:
+        raise ValueError(f"quant_linear: x has {features} features, the weight expects {inputs}, at least 1")
+    kinds = [value.dtype for value in (x, scale, bias) if value is not None]
+    if not all(kind.is_floating_point for kind in kinds):
+        raise ValueError(f"quant_linear: x, weight_scale and bias are {', '.join(map(str, kinds))}, not floating point")
     if scale.shape != (outputs,) or (bias is not None and bias.shape != (outputs,)):
         raise ValueError(f"quant_linear: weight_scale and bias must have shape ({outputs},)")
     if inputs > LONGEST_SUM:

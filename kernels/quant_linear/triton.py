@@ -20,12 +20,15 @@ from zoo.kernels.dispatch import FUSED, on_its_gpu
 def quantize_kernel(x, codes, scales, K, BLOCK: tl.constexpr):
     """codes = round(x / r), r = max |x| / 127.5: one program for each token."""
     row = tl.program_id(0).to(tl.int64)
-    largest = tl.zeros((BLOCK,), tl.float32)
+    largest = tl.zeros((BLOCK,), tl.int32)
     for start in range(0, K, BLOCK):
         at = start + tl.arange(0, BLOCK)
         value = tl.load(x + row * K + at, mask=at < K, other=0.0).to(tl.float32)
-        largest = tl.maximum(largest, tl.abs(value))
-    scale = tl.maximum(tl.div_rn(tl.max(largest, 0), 127.5), 1.1920928955078125e-07)
+        # bits of numbers that are not negative are ordered as they are, with NaN above infinity
+        largest = tl.maximum(largest, tl.abs(value).to(tl.int32, bitcast=True))
+    bits = tl.max(largest, 0)
+    scale = tl.maximum(tl.div_rn(bits.to(tl.float32, bitcast=True), 127.5), 1.1920928955078125e-07)
+    scale = tl.where(bits < 0x7F800000, scale, float("nan"))  # as infinity times no code is NaN
     tl.store(scales + row, scale)
     inverse = tl.div_rn(1.0, scale)
     for start in range(0, K, BLOCK):
@@ -83,7 +86,7 @@ BLOCKS = tuple(1 << power for power in range(4, 13))
 @on_its_gpu
 def launch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """x (M, K), weight int8 (N, K), scale (N,), bias (N,) -> (M, N) in the dtype of x."""
-    x, weight, scale = x.contiguous(), weight.contiguous(), scale.contiguous()
+    x, weight, scale = x.contiguous(), weight.contiguous(), scale.float().contiguous()
     (rows, inner), columns = x.shape, weight.shape[0]
     y = torch.empty(rows, columns, dtype=x.dtype, device=x.device)
     if not y.numel():
@@ -93,6 +96,8 @@ def launch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
     quantize_kernel[(rows,)](x, codes, scales, inner, BLOCK=_block(inner), num_warps=4, **FUSED)
     tiles = AMD_TILES if torch.version.hip else TILES
     bm, bn, bk, warps, stages = next(tile for limit, tile in tiles.items() if rows <= limit)
+    if bias is not None and bias.dtype != x.dtype:
+        bias = bias.float()
     product_kernel[(triton.cdiv(rows, bm) * triton.cdiv(columns, bn),)](
         codes, weight, scales, scale, bias.contiguous() if bias is not None else scale, y, rows, columns, inner,
         BM=bm, BN=bn, BK=bk, GROUP=GROUP, BIAS=bias is not None, num_warps=warps, num_stages=stages, **FUSED,
@@ -111,11 +116,14 @@ def configurations(amd: bool = False) -> Iterator[Configuration]:
         for block in BLOCKS:
             name = f"quantize {word} by {block}"
             yield Configuration(name, quantize_kernel, types, {"BLOCK": block}, ("K",), {"num_warps": 4})
-        types = {"codes": "*i8", "weight": "*i8", "scales": "*fp32", "weight_scale": "*fp32", "bias": f"*{word}"}
+        types = {"codes": "*i8", "weight": "*i8", "scales": "*fp32", "weight_scale": "*fp32"}
         types |= {"y": f"*{word}", "M": "i32", "N": "i32", "K": "i32"}
-        for (bm, bn, bk, warps, stages), bias in itertools.product((AMD_TILES if amd else TILES).values(), (1, 0)):
-            constants = {"BM": bm, "BN": bn, "BK": bk, "GROUP": GROUP, "BIAS": bool(bias)}
+        biases = dict.fromkeys((word, "fp32", None))
+        for (bm, bn, bk, warps, stages), bias in itertools.product((AMD_TILES if amd else TILES).values(), biases):
+            constants = {"BM": bm, "BN": bn, "BK": bk, "GROUP": GROUP, "BIAS": bias is not None}
             options = {"num_warps": warps, "num_stages": stages}
-            name = f"product {word} {bm}x{bn}x{bk}{', bias' * bias}"
-            free = () if bias else ("bias",)
-            yield Configuration(name, product_kernel, types, constants, ("N", "K"), options, matrix=True, free=free)
+            said = "" if bias is None else ", bias" if bias == word else ", float32 bias"
+            name = f"product {word} {bm}x{bn}x{bk}{said}"
+            own = types | {"bias": f"*{bias or word}"}
+            free = ("bias",) if bias is None else ()
+            yield Configuration(name, product_kernel, own, constants, ("N", "K"), options, matrix=True, free=free)

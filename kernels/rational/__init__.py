@@ -11,11 +11,15 @@ from zoo.kernels.rational import aten, reference
 
 __all__ = ["rational"]
 
+MOST_COEFFICIENTS = 8
+"""Above and below the line, in the kernel: what the ahead-of-time table was compiled with."""
+
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
     """y = (a_0 + a_1 x + ... + a_m x^m) / (1 + |b_1| |x| + ... + |b_n| |x|^n), coefficients by group of channels.
 
     Differentiable in all three, with derivative +1 of |.| at 0. Computed in float32 or wider whatever the dtype of x.
+    The kernel takes up to eight coefficients above and eight below the line; with more ATen computes.
 
     Args:
         x: (..., D); channel c belongs to group c // (D / G).
@@ -24,22 +28,28 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
     Returns:
         y like x, in its dtype.
     Raises:
-        ValueError: D is not a multiple of G, or the two have other numbers of groups.
+        ValueError: D is not a multiple of G, or 0, or the two have other numbers of groups, or none.
     """
-    groups = numerator.shape[0]
-    if numerator.ndim != 2 or denominator.ndim != 2 or denominator.shape[0] != groups:
+    if numerator.ndim != 2 or denominator.ndim != 2 or numerator.shape[0] != denominator.shape[0]:
         raise ValueError(f"rational: coefficients {tuple(numerator.shape)} and {tuple(denominator.shape)}")
-    if x.ndim == 0 or x.shape[-1] % groups:
-        raise ValueError(f"rational: {x.shape[-1] if x.ndim else 0} channels do not divide into {groups} groups")
+    groups, channels = numerator.shape[0], x.shape[-1] if x.ndim else 0
+    if not groups or not numerator.shape[1]:
+        raise ValueError(f"rational: numerator {tuple(numerator.shape)}, expected (G, m + 1) with at least one group")
+    if not channels or channels % groups:
+        raise ValueError(f"rational: {channels} channels do not divide into {groups} groups")
     if exporting():
         wide = torch.promote_types(x.dtype, torch.float32)
         return reference.rational(x.to(wide), numerator.to(wide), denominator.to(wide)).to(x.dtype)
     return torch.ops.zoo.rational(x, numerator, denominator)
 
 
+def _runs_kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+    return max(numerator.shape[1], denominator.shape[1]) <= MOST_COEFFICIENTS and runs_triton(x, numerator, denominator)
+
+
 @torch.library.custom_op("zoo::rational", mutates_args=())
 def _rational(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
-    if runs_triton(x, numerator):
+    if _runs_kernel(x, numerator, denominator):
         from zoo.kernels.rational import triton
 
         return triton.forward(x, numerator, denominator)
@@ -55,7 +65,7 @@ def _(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
 def _rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if runs_triton(x, numerator):
+    if _runs_kernel(x, numerator, denominator):
         from zoo.kernels.rational import triton
 
         return triton.backward(grad, x, numerator, denominator)

@@ -7,6 +7,7 @@ first kernels issued ten atomic additions for each value.
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import triton
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from zoo.kernels.aot import Configuration
 from zoo.kernels.dispatch import FUSED, on_its_gpu
+from zoo.kernels.rational import MOST_COEFFICIENTS
 
 
 @triton.jit
@@ -127,13 +129,15 @@ def _launch(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[tuple[in
 
 
 def configurations(amd: bool = False) -> Iterator[Configuration]:
-    """Every tile that the launchers can choose, with KAT's six and four coefficients ("bf16" stands for fp16 too)."""
-    for word, block in itertools.product(("bf16", "fp32"), BLOCKS):
+    """Every tile that the launchers can choose, with KAT's six and four coefficients, and with the most, which stand
+    for all fewer ("bf16" stands for fp16 too)."""
+    most = MOST_COEFFICIENTS
+    for word, block, (above, below) in itertools.product(("bf16", "fp32"), BLOCKS, ((6, 4), (most, most))):
         height, block, warps = _tiles(block)
         types = {"x": f"*{word}", "numerator": "*fp32", "denominator": "*fp32", "y": f"*{word}", "rows": "i32"}
         types |= {"D": "i32", "WIDTH": "i32", "grad": f"*{word}", "dx": f"*{word}", "partial": "*fp32"}
-        constants = {"A": 6, "B": 4, "ROWS": height, "BLOCK": block}
+        constants = {"A": above, "B": below, "ROWS": height, "BLOCK": block}
         for name, kernel in (("forward", forward_kernel), ("backward", backward_kernel)):
-            options = {"num_warps": warps}
-            said = f"{name} {word} by {block}"
-            yield Configuration(said, kernel, types, constants, ("D", "WIDTH"), options, grows=("A", "B"))
+            said: dict[str, Any] = {"options": {"num_warps": warps}, "grows": ("A", "B"), "main": above == 6}
+            words = f"{name} {word} by {block}{', most coefficients' * (above == most)}"
+            yield Configuration(words, kernel, types, constants, ("D", "WIDTH"), **said)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.kernels.aot import Configuration
@@ -77,6 +78,31 @@ def check_compiled(function: Callable[..., Any], *arguments: Any) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     _all_close(compiled(*arguments), function(*arguments))
+
+
+def check_dynamic(function: Callable[..., Any], *calls: tuple[Any, ...]) -> None:
+    """One graph of torch.compile(dynamic=True) gives the eager result of all calls, which differ in their sizes, and
+    torch.export with a batch of any size gives those of the calls that differ from the first in nothing else."""
+    torch._dynamo.reset()
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
+    compiled(*calls[0])
+    graphs = backend.frame_count
+    for arguments in calls:
+        _all_close(compiled(*arguments), function(*arguments))
+    assert backend.frame_count == graphs, f"{len(calls)} sizes were compiled {1 + backend.frame_count - graphs} times"
+
+    class Wrapped(torch.nn.Module):
+        def forward(self, *values: Any) -> Any:
+            return function(*values)
+
+    first = calls[0]
+    free = tuple({0: torch.export.Dim("batch")} if index == 0 else None for index in range(len(first)))
+    program = torch.export.export(Wrapped().eval(), first, dynamic_shapes=(free,))
+    for arguments in calls:
+        fits = arguments[0].shape[1:] == first[0].shape[1:]
+        if fits and all(given is same for given, same in zip(arguments[1:], first[1:])):
+            _all_close(program.module()(*arguments), function(*arguments))
 
 
 def check_exported(function: Callable[..., Any], *arguments: Any) -> torch.export.ExportedProgram:

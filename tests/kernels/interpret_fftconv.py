@@ -98,3 +98,19 @@ def test_autocast_leaves_the_dtype():
 def test_the_definition():
     u, k, *_ = inputs(1, 2, 100, 60)
     close(fftconv(u, k), reference.fftconv(u, k, 256))
+
+
+@pytest.mark.parametrize(("length", "size"), [(60, 256), (2100, 4096)])
+def test_gates_may_be_wider_than_the_signal(length, size):
+    u, k, a, b, dy = inputs(1, 2, length, 60)
+    given = [value.half() for value in (u, dy)]
+    with GuardBands() as guard:
+        u_in, dy_in = (guard.input(value) for value in given)
+        gates = {"in_gate": guard.input(a), "out_gate": guard.input(b.half())}
+        y = kernels.convolve(u_in, guard.input(k), size, **gates)
+        dk = kernels.correlate(u_in, dy_in, 60, size, **gates)
+        guard.check(y, dk)
+    wide = k.double().requires_grad_()
+    want = exact(given[0].double() * a, wide, size) * b.half().double()
+    close(y, want, tolerance=1e-3)
+    close(dk, torch.autograd.grad(want, wide, given[1].double())[0], tolerance=1e-5)

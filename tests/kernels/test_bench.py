@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.kernels import main as benchmark
 from tests.kernels.harness import close
 from zoo.kernels import bench
 from zoo.kernels.bench import COMPARISONS, comparison, rows
@@ -89,6 +90,15 @@ def test_rows_by_name():
     assert found[0].tflops > 0
     assert found[0].floor is None
     assert found[0].memory == {}
+
+
+def test_a_name_of_no_comparison_is_a_mistake(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["kernels.py", "--only", "nothing"])
+    assert benchmark() == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("--only nothing: no comparison starts so, choose from attention")
+    assert said.err.count("\n") == 1
+    assert not said.out
 
 
 def test_flex_attention_says_the_same_as_the_window_comparison():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_compiled, check_exported, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_dynamic, check_exported, close, interpreter_test
 from zoo.kernels.fftconv import aten, fftconv, reference
 
 test_interpreter = interpreter_test("interpret_fftconv.py")
@@ -153,6 +153,7 @@ def test_low_precision_compile_and_export():
     u, k = inputs()
     assert fftconv(u.bfloat16(), k).dtype == torch.bfloat16
     check_compiled(fftconv, u, k)
+    check_dynamic(fftconv, (u, k), (torch.randn(5, 3, 37), k))
     check_exported(fftconv, u, k)
 
 
@@ -184,3 +185,7 @@ def test_errors():
         fftconv(u, k[:2])
     with pytest.raises(ValueError, match="below the length 37"):
         fftconv(u, k, fft_size=36)
+    with pytest.raises(ValueError, match=r"0 taps of k \(3, 0\), expected 1 or more"):
+        fftconv(u[..., :5], k[:, :0])
+    with pytest.raises(ValueError, match=r"-1 taps of k \(3, 37\)"):
+        fftconv(u, k, taps=-1)

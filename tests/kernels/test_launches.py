@@ -149,6 +149,10 @@ def call_fftconv(dtype: torch.dtype) -> None:
         u, k = made(1, 2, 1 << (power - 1), dtype=dtype), made(2, 1 << (power - 1), dtype=torch.float32)
         gates = {"in_gate": u, "out_gate": u} if gated else {}
         fftconv(u, k, **gates).sum().backward()
+        for kind in (torch.float32, torch.bfloat16) if gated else ():  # of one gate or both, beside the signal's own
+            other = u.detach().to(kind)
+            fftconv(u, k, in_gate=other, out_gate=u).sum().backward()
+            fftconv(u, k, in_gate=other, out_gate=other).sum().backward()
 
 
 def call_others(dtype: torch.dtype) -> None:
@@ -161,11 +165,18 @@ def call_others(dtype: torch.dtype) -> None:
     clusters = torch.arange(96).view(12, 8)
     retrieve(x.detach(), arrange(weight.detach(), clusters))
     monarch(x, made(6, 8, 8, dtype=dtype), made(8, 6, 6, dtype=dtype)).sum().backward()
-    for width in (8, 16, 20, 50, 100, 300):
+    for batch, blocks, width, inner, lanes, out in itertools.product((1, 3), (1, 2), (2, 4), (1, 2), (1, 2), (1, 2)):
+        w1, w2 = made(blocks, width, inner, dtype=dtype), made(lanes, out, blocks * width // lanes, dtype=dtype)
+        stride = 1 if inner > 1 else 5  # of a single entry, which may be any number
+        for first in (w1, torch.as_strided(w1, w1.shape, (width * inner, inner, stride)), w1.mT.contiguous().mT):
+            monarch(made(batch, blocks * inner, dtype=dtype), first, w2).sum().backward()
+    for width, above, below in itertools.product((8, 16, 20, 50, 100, 300), (1, 6, 8, 9), (0, 1, 4, 8, 9)):
         y = made(3, 4 * width, dtype=dtype)
-        rational(y, torch.ones(4, 6, requires_grad=True), torch.ones(4, 4, requires_grad=True)).sum().backward()
-    for rows, inner, bias in itertools.product((1, 40, 200), (10, 48, 5000), (None, torch.ones(32, dtype=dtype))):
+        rational(y, torch.ones(4, above, requires_grad=True), torch.ones(4, below, requires_grad=True)).sum().backward()
+    biases = (None, *(torch.ones(32, dtype=kind) for kind in (dtype, torch.float32, torch.bfloat16, torch.float64)))
+    for rows, inner, bias in itertools.product((1, 40, 200), (10, 48, 5000), biases):
         codes, scale = quantize_weight(torch.ones(32, inner))
+        scale = scale if bias is None else scale.to(bias.dtype)
         quant_linear(torch.ones(rows, inner, dtype=dtype), codes, scale, bias)
     flips, boxes = (None, torch.ones(2, dtype=torch.bool)), (None, torch.tensor([[0, 0, 9, 9]] * 2))
     flags = itertools.product((1, 3), flips, boxes, (True, False), (True, False))

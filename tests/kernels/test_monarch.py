@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_dynamic, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.monarch import block_diagonal, dense, monarch, project, reference
 
 test_interpreter = interpreter_test("interpret_monarch.py")
@@ -86,8 +87,35 @@ def test_autocast_compile_and_export(tmp_path):
     with torch.autocast("cpu", torch.bfloat16):
         assert monarch(x, w1, w2).dtype == torch.bfloat16
     check_compiled(monarch, x, w1, w2)
+    weights = (
+        torch.randn(4, 10, 6),
+        torch.randn(8, 7, 5),
+    )  # sizes that are the same become one
+    others = (torch.randn(9, 3, 24), *weights), (torch.randn(5, 9, 28), torch.randn(7, 6, 4), torch.randn(3, 11, 14))
+    check_dynamic(monarch, (x, *weights), *others)
     check_exported(monarch, x, w1, w2)
     check_onnx(monarch, x, w1, w2, path=tmp_path)
+
+
+def test_one_graph_of_the_operator_takes_every_batch():
+    _, w1, w2 = inputs()
+    given = [(torch.randn(batch, 24), w1, w2) for batch in (3, 7)]
+    torch._dynamo.reset()
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda *x: torch.ops.zoo.monarch(*x)[0], fullgraph=True, dynamic=True, backend=backend)
+    for arguments in given:
+        close(compiled(*arguments), monarch(*arguments))
+    assert backend.frame_count == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sliced", [True, False])
+def test_dtypes_and_strides(dtype, sliced):
+    """16 bits are laid out anew; a view of every other feature is read as one in order."""
+    x, w1, w2 = inputs()
+    x = torch.randn(5, 48)[:, ::2] if sliced else x.flatten(0, 1)
+    given = [value.to(dtype) for value in (x, w1, w2)]
+    close(monarch(*given), reference.monarch(*(value.double() for value in given)))
 
 
 def test_errors():

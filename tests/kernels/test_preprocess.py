@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_dynamic, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.preprocess import preprocess, reference
 
 test_interpreter = interpreter_test("interpret_preprocess.py")
@@ -81,6 +81,8 @@ def test_operator_is_registered_soundly():
 def test_compile_and_export(tmp_path):
     images = pictures()
     check_compiled(lambda x: preprocess(x, 16, mean=MEAN, std=STD), images)
+    sizes = (pictures(2),), (pictures(5),), (pictures(4, 17, 23),)  # three images as three channels would be one size
+    check_dynamic(lambda x: preprocess(x, 16, mean=MEAN, std=STD), *sizes)
     check_exported(lambda x: preprocess(x, 16, mean=MEAN, std=STD), images)
     check_onnx(lambda x: preprocess(x, 16, mean=MEAN, std=STD, antialias=False), images, path=tmp_path)
 
@@ -93,3 +95,5 @@ def test_errors():
         preprocess(images, 8, mean=(0.5,), std=(0.5,))
     with pytest.raises(ValueError, match="leaves the image of 29 x 41"):
         preprocess(images, 8, mean=MEAN, std=STD, boxes=torch.tensor([[0, 0, 30, 3]] * 3))
+    with pytest.raises(ValueError, match=r"flip is torch.int64 \(3,\), expected bool \(3,\)"):
+        preprocess(images, 8, mean=MEAN, std=STD, flip=torch.tensor([0, 1, 0]))

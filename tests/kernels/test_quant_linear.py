@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.golden.cases import cases
-from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
-from zoo.kernels.quant_linear import _int_mm, quant_linear, quantize_weight, reference
+from tests.kernels.harness import check_compiled, check_dynamic, check_exported, check_onnx, close, interpreter_test
+from zoo.kernels.quant_linear import LONGEST_SUM, _int_mm, quant_linear, quantize_weight, reference
 from zoo.models.compression.quant_linear import QuantLinear, quantize_linears_
 
 test_interpreter = interpreter_test("interpret_quant_linear.py")
@@ -36,6 +36,36 @@ def test_float_sums_are_exact_where_int_mm_is_not(monkeypatch):
     monkeypatch.setattr("zoo.kernels.quant_linear._int_mm_is_exact", lambda device: False)
     left, right = (torch.randint(-128, 128, (n, 3000), dtype=torch.int8) for n in (4, 6))
     assert torch.equal(_int_mm(left, right), (left.long() @ right.long().t()).int())
+
+
+def test_the_longest_rows_are_exact_and_longer_ones_are_refused():
+    """131,071 products of -128 and -128 are 2,147,467,264, the most below 2^31."""
+    weight, scale = torch.full((1, 131_071), -128, dtype=torch.int8), torch.full((1,), 127.5)
+    y = quant_linear(torch.full((1, 131_071), -1.0, dtype=torch.float64), weight, scale)
+    assert y.item() == pytest.approx(2_147_467_264, rel=1e-12)
+    assert LONGEST_SUM == 131_071
+    with pytest.raises(ValueError, match="rows of 131072 codes overflow int32, at most 131071"):
+        quant_linear(torch.zeros(1, 131_072), torch.zeros(1, 131_072, dtype=torch.int8), scale)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_row(wrong):
+    codes, scale, bias = layer()
+    x = torch.randn(3, 24)
+    x[1, 7] = wrong
+    y = quant_linear(x, codes, scale, bias)
+    assert y[1].isnan().all()
+    close(y[::2], quant_linear(x[::2], codes, scale, bias))
+
+
+def test_dtypes_may_differ():
+    codes, scale, bias = layer()
+    x = torch.randn(3, 24)
+    want = quant_linear(x, codes, scale, bias)
+    assert torch.equal(quant_linear(x, codes, scale.double(), bias.double()), want)
+    y = quant_linear(x.bfloat16(), codes, scale, bias)
+    assert y.dtype == torch.bfloat16
+    close(y.float(), want, tolerance=2e-2)
 
 
 def test_error_is_about_one_percent():
@@ -93,6 +123,8 @@ def test_compile_and_export(tmp_path):
     codes, scale, bias = layer()
     x = torch.randn(3, 24)
     check_compiled(quant_linear, x, codes, scale, bias)
+    others = (torch.randn(6, 24), codes, scale, bias), (torch.randn(4, 7), *layer(7, 9))
+    check_dynamic(quant_linear, (x, codes, scale, bias), *others)
     program = check_exported(lambda x: quant_linear(x, codes, scale, bias), x)
     assert "aten._int_mm" in str(program.graph)
     check_onnx(lambda x: quant_linear(x, codes, scale, bias), torch.randn(2, 3, 24), path=tmp_path)
@@ -122,3 +154,15 @@ def test_errors():
         quant_linear(torch.randn(2, 23), codes, scale)
     with pytest.raises(ValueError, match=r"shape \(10,\)"):
         quant_linear(torch.randn(2, 24), codes, scale[:-1], bias)
+    with pytest.raises(ValueError, match="x has 0 features, the weight expects 24"):
+        quant_linear(torch.tensor(1.0), codes, scale)
+    with pytest.raises(ValueError, match=r"x, weight_scale and bias are torch\.int64, torch\.float32, not floating"):
+        quant_linear(torch.ones(2, 24, dtype=torch.int64), codes, scale)
+    with pytest.raises(ValueError, match=r"torch\.float32, torch\.float32, torch\.int32, not floating"):
+        quant_linear(torch.ones(2, 24), codes, scale, bias.int())
+    with pytest.raises(ValueError, match="expects 0, at least 1"):
+        quant_linear(torch.ones(2, 0), codes[:, :0], scale)
+    with pytest.raises(ValueError, match=r"quantize_weight: torch.float32 \(10, 0\)"):
+        quantize_weight(torch.ones(10, 0))
+    with pytest.raises(ValueError, match=r"quantize_weight: torch.int64 \(10, 3\)"):
+        quantize_weight(torch.ones(10, 3, dtype=torch.int64))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import check_compiled, check_dynamic, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.rational import aten, rational, reference
 
 test_interpreter = interpreter_test("interpret_rational.py")
@@ -68,10 +68,18 @@ def test_special_coefficients():
     assert torch.equal(rational(x, other, b)[..., 4:], rational(x, a, b)[..., 4:])
 
 
-@pytest.mark.parametrize("orders", [(0, 4), (5, 0)], ids=str)
-def test_a_constant_above_or_below_the_line(orders):
-    x, a, b = inputs()
-    given = [x.requires_grad_(), a[:, : orders[0] + 1].requires_grad_(), b[:, : orders[1]].requires_grad_()]
+@pytest.mark.parametrize("negative", [True, False])
+def test_the_slope_at_both_zeros_is_that_of_positive_numbers(negative):
+    x = torch.full((1, 3), -0.0 if negative else 0.0, requires_grad=True)
+    _, a, b = inputs()
+    dx = torch.autograd.grad(rational(x, a, b).sum(), x)[0]
+    close(dx[0], a[:, 1] - a[:, 0] * b[:, 0].abs())
+
+
+@pytest.mark.parametrize("orders", [(0, 4), (5, 0), (0, 0), (1, 1), (9, 8)], ids=str)
+def test_other_orders(orders):
+    x, *_ = inputs()
+    given = [value.requires_grad_() for value in (x, torch.randn(3, orders[0] + 1), torch.randn(3, orders[1]))]
     found = torch.autograd.grad(rational(*given).sum(), given)
     wanted = torch.autograd.grad(reference.rational(*given).sum(), given, allow_unused=True)
     for got, want in zip(found, wanted):
@@ -97,6 +105,7 @@ def test_operators_are_registered_soundly():
 def test_compile_and_export(tmp_path):
     x, a, b = inputs()
     check_compiled(rational, x, a, b)
+    check_dynamic(rational, (x, a, b), (torch.randn(4, 9, 12), a, b), (torch.randn(6, 8, 26), torch.randn(2, 6), b[:2]))
     check_exported(lambda x: rational(x, a, b), x)
     check_onnx(lambda x: rational(x, a, b), x, path=tmp_path)
 
@@ -107,3 +116,11 @@ def test_errors():
         rational(x[..., 1:], a, b)
     with pytest.raises(ValueError, match="coefficients"):
         rational(x, a, b[:2])
+    with pytest.raises(ValueError, match="coefficients"):
+        rational(x, torch.tensor(1.0), b)
+    with pytest.raises(ValueError, match=r"numerator \(0, 6\), expected \(G, m \+ 1\) with at least one group"):
+        rational(x, a[:0], b[:0])
+    with pytest.raises(ValueError, match=r"numerator \(3, 0\)"):
+        rational(x, a[:, :0], b)
+    with pytest.raises(ValueError, match="0 channels do not divide"):
+        rational(x[..., :0], a, b)

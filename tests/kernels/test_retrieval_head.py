@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_ahead, check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import (
+    check_ahead,
+    check_compiled,
+    check_dynamic,
+    check_exported,
+    check_onnx,
+    close,
+    interpreter_test,
+)
 from zoo.kernels.retrieval_head import arrange, aten, balanced_clusters, reference, retrieve, sample, similarities
 from zoo.kernels.retrieval_head.clusters import offers
 
@@ -197,6 +205,7 @@ def test_compile_and_export(k, tmp_path):
         return tuple(retrieve(hidden, head, probes=4, k=k))
 
     check_compiled(call, hidden)
+    check_dynamic(call, (hidden,), (features(weight, 9),))
     check_exported(call, hidden)
     check_onnx(call, hidden, path=tmp_path)
 

@@ -152,10 +152,7 @@ def read(path: Path) -> Entry:
             for tag, found in (card.get("checkpoints") or {}).items()
         },
         year=int(card.get("year") or 0),
-        **{
-            key: str(card.get(key) or "")
-            for key in ("title", "family", "paper", "url", "license", "reference", "training")
-        },
+        **{key: str(card.get(key) or "") for key in TEXTS},
     )
 
 

@@ -149,7 +149,7 @@ def _checked(hidden: Tensor, head: ClusteredHead, probes: int | None) -> tuple[T
 def _probed(hidden: Tensor, head: ClusteredHead, probes: Tensor) -> tuple[Tensor, Tensor]:
     """Exact logits (-inf where there is no class) and classes, (T, (P + always) R) each."""
     pinned = torch.arange(len(head.directions), len(head.rows), device=probes.device)
-    probes = torch.cat([probes, pinned.expand(len(probes), -1)], 1)
+    probes = torch.cat([probes, pinned.expand(probes.shape[0], -1)], 1)
     with _without_autocast(hidden):
         compute = reference.probed_logits if exporting() else torch.ops.zoo.probed_logits
         logits = compute(hidden, head.rows, probes).flatten(1)

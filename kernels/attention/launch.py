@@ -57,7 +57,9 @@ def _forward_into(
     q, k, v = (rows_contiguous(x) for x in (q, k, v))
     width, width_v = choice.width_of(q.shape[-1]), choice.width_of(v.shape[-1])
     batch, queries = batch_and_queries(q, masks)
-    tiles = choice.forward_tiles(max(width, width_v), queries, **_hides(q, bias, masks), **_choice(q))
+    tiles = choice.forward_tiles(
+        max(width, width_v), queries, busy=_busy(bias, masks), wide_bias=_wide(bias, q), **_choice(q)
+    )
     row_tiles, keys = triton.cdiv(queries, tiles.rows), k.shape[2]
     programs = row_tiles * q.shape[1] * batch
     splits = 1
@@ -143,7 +145,7 @@ def backward(
         "GROUP": heads // k.shape[1],
         "scale2": scale * LOG2E.value,
     }
-    tiles = choice.query_gradient_tiles(width, **_hides(q, bias, masks), **_choice(q))
+    tiles = choice.query_gradient_tiles(width, busy=_busy(bias, masks), wide_bias=_wide(bias, q), **_choice(q))
     row_tiles = triton.cdiv(queries, tiles.rows)
     _launch(
         query_gradient_kernel,
@@ -248,10 +250,12 @@ def _bias_gradient(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, masks: Masks, 
     return partial.sum(0).to(bias.dtype)
 
 
-def _hides(q: Tensor, bias: Tensor | None, masks: Masks) -> dict[str, bool]:
-    """What the choice of tiles depends on of bias and masks."""
-    busy = bias is not None or masks.block_mask is not None or masks.window[0] >= 0
-    return {"busy": busy, "wide_bias": bias is not None and bias.itemsize > q.itemsize}
+def _busy(bias: Tensor | None, masks: Masks) -> bool:
+    return bias is not None or masks.block_mask is not None or masks.window[0] >= 0
+
+
+def _wide(bias: Tensor | None, q: Tensor) -> bool:
+    return bias is not None and bias.itemsize > q.itemsize
 
 
 def _launch(kernel: Any, programs: int, tiles: choice.Tiles, **arguments: Any) -> None:

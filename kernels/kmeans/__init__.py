@@ -40,6 +40,8 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: shapes that do not fit, or no centroid.
     """
     _check(x, centroids)
+    if _runs_directly(x, centroids):
+        return aten.nearest(x, centroids) if x.ndim == 2 else aten.assign(x, centroids)
     if exporting():
         rows, columns = x, centroids.transpose(-1, -2)
         value = columns.square().sum(-2)[..., None, :] - 2 * (rows @ columns)
@@ -57,8 +59,20 @@ def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     Args: x (..., N, D), ids (..., N) and centroids (..., K, D) as for `assign`.
     Returns:
         centroids (..., K, D) and counts (..., K) int32.
+    Raises:
+        ValueError: shapes that do not fit, and on a CPU ids outside 0 to K - 1; a GPU, which would have to be waited
+            for, leaves their points out.
     """
     _check(x, centroids)
+    if ids.shape != x.shape[:-1]:
+        raise ValueError(f"kmeans: ids {tuple(ids.shape)} for points {tuple(x.shape)}, expected one for each")
+    if _runs_directly(x, centroids):
+        return aten.update_one(x, ids, centroids) if x.ndim == 2 else aten.update(x, ids, centroids)
+    if exporting():
+        index, wide = ids.long(), torch.promote_types(x.dtype, torch.float32)
+        counts = torch.zeros_like(centroids[..., 0], dtype=torch.int64).scatter_add(-1, index, torch.ones_like(index))
+        sums = torch.zeros_like(centroids, dtype=wide).scatter_add(-2, index[..., None].expand_as(x), x.to(wide))
+        return aten.means(sums, counts, centroids)
     if x.ndim == 2:
         new, counts = torch.ops.zoo.kmeans_update(x[None], ids[None], centroids[None])
         return new[0], counts[0]
@@ -88,18 +102,21 @@ def kmeans(
         cosine: cluster directions (spherical k-means): points and centroids have length 1.
         generator: source of randomness, on the device of x.
     Raises:
-        ValueError: more clusters than points, or shapes that do not fit.
+        ValueError: more clusters than points, none of either, another start, or shapes that do not fit.
     """
+    _check_start(x, clusters, init)
     points = F.normalize(x, dim=-1) if cosine else x
     points = points if x.ndim == 3 else points[None]
+    # directions have no large mean, and 16 bits hold none beside a spread
+    middle = _middle(points) if not cosine and x.dtype in (torch.float32, torch.float64) else None
+    points = points if middle is None else points - middle
     if isinstance(init, Tensor):
         centroids = init if init.ndim == 3 else init[None]
         centroids = F.normalize(centroids, dim=-1) if cosine else centroids
+        centroids = centroids if middle is None else centroids - middle
     else:
-        if clusters is None or not 1 <= clusters <= points.shape[1]:
-            raise ValueError(f"kmeans: {clusters} clusters of {points.shape[1]} points, choose 1 to {points.shape[1]}")
+        assert clusters is not None
         centroids = (_spread if init == "k-means++" else _random)(points, clusters, generator)
-    _check(points, centroids)
     limit = tolerance * _deviation(points).mean(-1)
     done = 0
     ids, distances = assign(points, centroids)
@@ -114,9 +131,15 @@ def kmeans(
             break
     counts = torch.stack([torch.bincount(row, minlength=centroids.shape[1]) for row in ids.long()])
     inertia = distances.double().sum(-1)
+    centroids = centroids if middle is None else (centroids + middle).to(centroids.dtype)
     if x.ndim == 3:
         return KMeans(centroids, ids, counts, inertia, done)
     return KMeans(centroids[0], ids[0], counts[0], inertia[0], done)
+
+
+def _middle(x: Tensor) -> Tensor:
+    """The mean of points (B, N, D), (B, 1, D), 0 where it is no number: far from 0, |c|^2 - 2 <x, c> would cancel."""
+    return x.mean(1, keepdim=True).nan_to_num_(0.0, 0.0, 0.0)
 
 
 def _deviation(x: Tensor) -> Tensor:
@@ -146,6 +169,27 @@ def _spread(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tens
         # all points are centroids already: draw any
         weight = torch.where(distance.sum(1, keepdim=True) > 0, distance, torch.ones_like(distance))
     return torch.stack(chosen, 1)
+
+
+def _runs_directly(x: Tensor, centroids: Tensor) -> bool:
+    """Whether nothing needs the operator: no kernel, no autocast, no gradient that it refuses, no graph."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if traced or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or runs_triton(x, centroids):
+        return False
+    return not (torch.is_grad_enabled() and (x.requires_grad or centroids.requires_grad))
+
+
+def _check_start(x: Tensor, clusters: int | None, init: str | Tensor) -> None:
+    if x.ndim not in (2, 3) or not x.shape[:-1].numel():
+        raise ValueError(f"kmeans: points {tuple(x.shape)}, expected (N, D) or (B, N, D) with at least one point")
+    if isinstance(init, Tensor):
+        _check(x, init)
+        if clusters not in (None, init.shape[-2]):
+            raise ValueError(f"kmeans: {clusters} clusters from an init of {init.shape[-2]} centroids, leave one out")
+    elif init not in ("k-means++", "random"):
+        raise ValueError(f"kmeans: init {init!r}, choose k-means++, random, or a tensor of centroids")
+    elif clusters is None or not 1 <= clusters <= x.shape[-2]:
+        raise ValueError(f"kmeans: {clusters} clusters of {x.shape[-2]} points, choose 1 to {x.shape[-2]}")
 
 
 def _check(x: Tensor, centroids: Tensor) -> None:

@@ -116,7 +116,9 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, N, D), ids (B, N) int32, centroids (B, K, D) -> new centroids (B, K, D), counts (B, K) int32."""
     batch, clusters, dim = centroids.shape
-    flat = (ids + clusters * torch.arange(batch, device=ids.device, dtype=torch.int32)[:, None]).reshape(-1)
+    # points with an id outside 0 to K - 1 come behind all clusters, whose sums leave them out
+    flat = ids + clusters * torch.arange(batch, device=ids.device, dtype=torch.int32)[:, None]
+    flat = torch.where((ids >= 0) & (ids < clusters), flat, batch * clusters).to(torch.int32).reshape(-1)
     keys, order = flat.sort(stable=True)
     offsets = torch.searchsorted(keys, torch.arange(batch * clusters + 1, device=keys.device, dtype=torch.int32))
     wanted = min(SPLITS[-1], PROGRAMS // max(1, batch * clusters))

@@ -51,28 +51,41 @@ def max_similarity(
         cosine: normalise hidden and embedding rows to length 1 first.
         positions: false where scores alone will do: a CPU finds a maximum in half the time of its place.
     Raises:
-        ValueError: shapes that do not fit, or an unknown activation.
+        ValueError: shapes or types that do not fit, no features, or an unknown activation.
     """
     _check(hidden, embedding, bias, mask, activation)
     if cosine:
         hidden, embedding = F.normalize(hidden, dim=-1), F.normalize(embedding, dim=-1)
     hidden, embedding = autocast_to(hidden, embedding)
-    at: Tensor | None = None
+    if hidden.dtype != embedding.dtype:
+        raise ValueError(f"max_similarity: hidden is {hidden.dtype} and embedding {embedding.dtype}, give one type")
+    score, at = _best(hidden, embedding, mask, positions)
+    empty: Tensor | None = None
+    if mask is not None or not hidden.shape[1]:
+        empty = score == -torch.inf if at is None else at < 0
+        score = score.masked_fill(empty, 0.0)
+    if bias is not None:
+        score = score + bias.to(score.dtype)
+    if activation != "identity":
+        at = None if at is None else at.masked_fill(score <= 0 if empty is None else empty | (score <= 0), -1)
+        score = score.relu()
+    if empty is not None:
+        score = score.masked_fill(empty, 0.0)
+    return MaxSimilarity(score.log1p() if activation == "log1p_relu" else score, at if positions else None)
+
+
+def _best(hidden: Tensor, embedding: Tensor, mask: Tensor | None, positions: bool) -> tuple[Tensor, Tensor | None]:
+    """The maxima (B, V), and their places where they are asked for or a gradient needs them."""
+    learns = torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not traced and aten.is_small(hidden, embedding, learns) and not runs_triton(hidden, embedding):
+        return aten.all_at_once(hidden, embedding, mask, positions or learns)
     if exporting():
         top, at = reference.max_dot(hidden, embedding, mask)
-        at = at.int()
-    elif positions or (torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad)):
-        top, at = torch.ops.zoo.max_dot(hidden, embedding, mask)
-    else:
-        top = torch.ops.zoo.max_dot_score(hidden, embedding, mask)
-    empty = top == -torch.inf if at is None else at < 0
-    top = top.masked_fill(empty, 0.0)
-    score = top if bias is None else top + bias.to(top.dtype)
-    if activation != "identity":
-        at = None if at is None else at.masked_fill(empty | (score <= 0), -1)
-        score = score.relu()
-    score = score.masked_fill(empty, 0.0)
-    return MaxSimilarity(score.log1p() if activation == "log1p_relu" else score, at if positions else None)
+        return top, at.int()
+    if positions or learns:
+        return torch.ops.zoo.max_dot(hidden, embedding, mask)
+    return torch.ops.zoo.max_dot_score(hidden, embedding, mask), None
 
 
 def _check(hidden: Tensor, embedding: Tensor, bias: Tensor | None, mask: Tensor | None, activation: str) -> None:
@@ -83,6 +96,8 @@ def _check(hidden: Tensor, embedding: Tensor, bias: Tensor | None, mask: Tensor 
             f"max_similarity: hidden {tuple(hidden.shape)} and embedding {tuple(embedding.shape)}, "
             "expected (B, S, D) and (V, D)"
         )
+    if not hidden.shape[2]:
+        raise ValueError(f"max_similarity: hidden {tuple(hidden.shape)} has no features")
     if bias is not None and bias.shape != embedding.shape[:1]:
         raise ValueError(f"max_similarity: bias {tuple(bias.shape)}, expected ({embedding.shape[0]},)")
     if mask is not None and mask.shape != hidden.shape[:2]:

@@ -11,6 +11,45 @@ from torch import Tensor
 
 ROWS, TILE = 640, 1024 * 1024
 """Positions multiplied at a time, and logits kept at a time (4 MiB of float32)."""
+DENSE = 8 * 1024 * 1024
+"""Products up to which the gradient of all logits takes less time than finding those that have one."""
+
+
+def is_small(hidden: Tensor, embedding: Tensor, learns: bool) -> bool:
+    """Whether all logits fit one tile, and tiles would save nothing in the product and the gradient either."""
+    batch, length, dim = hidden.shape
+    logits = batch * length * embedding.shape[0]
+    cheap = logits * dim <= DENSE if learns else hidden.element_size() == 2 or batch * length * dim <= 4 * TILE
+    return 0 < logits <= TILE and cheap
+
+
+def all_at_once(
+    hidden: Tensor, embedding: Tensor, mask: Tensor | None, positions: bool
+) -> tuple[Tensor, Tensor | None]:
+    """`max_dot` of few logits as plain PyTorch, with its gradient: less time than calling an operator takes."""
+    outside = None if mask is None else ~mask.bool()[:, :, None]
+    if not positions and hidden.shape[1] > 4 * embedding.shape[0]:
+        return _of_few_concepts(hidden, embedding, outside), None
+    logits = F.linear(hidden, embedding)
+    if outside is not None:
+        logits = logits.masked_fill(outside, float("-inf"))
+    if not positions:
+        return _wide(logits.amax(1)), None
+    top, at = logits.max(1)
+    return _wide(top), at.int() if mask is None else at.int().masked_fill_(top == float("-inf"), -1)
+
+
+def _of_few_concepts(hidden: Tensor, embedding: Tensor, outside: Tensor | None) -> Tensor:
+    """The maxima, from logits whose positions lie side by side: the longer rows are faster to go through."""
+    batch, length, dim = hidden.shape
+    logits = (embedding @ hidden.reshape(-1, dim).t()).view(-1, batch, length)
+    if outside is not None:
+        logits = logits.masked_fill(outside[..., 0], float("-inf"))
+    return _wide(logits.amax(2).t().contiguous())
+
+
+def _wide(top: Tensor) -> Tensor:
+    return top if top.dtype == torch.float64 else top.float()
 
 
 def max_dot(hidden: Tensor, embedding: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -44,9 +83,9 @@ def _tiles(hidden: Tensor, embedding: Tensor, mask: Tensor | None) -> Iterator[t
     All tiles lie in the same memory: what is made of one has to be copied before the next.
     """
     batch, length, dim = hidden.shape
-    images = max(1, ROWS // max(1, length))
-    step = max(64, TILE // max(1, images * length))
-    buffer = hidden.new_empty(images * length * min(step, embedding.shape[0]))
+    images = min(max(1, ROWS // max(1, length)), batch)
+    step = min(max(64, TILE // max(1, images * length)), max(1, embedding.shape[0]))
+    buffer = hidden.new_empty(images * length * step)
     outside = None if mask is None else ~mask.bool()[:, :, None]
     for v in range(0, embedding.shape[0] if length else 0, step):
         columns = embedding[v : v + step].t()

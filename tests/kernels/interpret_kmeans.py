@@ -51,3 +51,18 @@ def test_nan_goes_where_argmin_sends_it(where, clusters):
     means, sizes = aten.update(x, want, centroids)
     assert torch.equal(counts, sizes)
     assert torch.equal(new.isnan(), means.isnan())
+
+
+def test_ids_that_no_cluster_has_are_left_out():
+    """A GPU would have to be waited for to refuse them."""
+    torch.manual_seed(0)
+    x, centroids = torch.randn(3, 40, 5), torch.randn(3, 4, 5)
+    ids = torch.randint(0, 4, (3, 40))
+    wrong = ids.clone()
+    wrong[:, :3] = torch.tensor([-1, 4, 1 << 31])
+    with GuardBands() as guard:
+        new, counts = kernels.update(guard.input(x), guard.input(wrong), guard.input(centroids))
+        guard.check(new)
+    want, sizes = reference.update(x[:, 3:], ids[:, 3:], centroids)
+    close(new, want, tolerance=2e-6)
+    assert torch.equal(counts.long(), sizes)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.golden.cases import Case, adapter
-from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
+from tests.kernels.harness import TOLERANCE, check_compiled, check_exported, check_onnx, close, interpreter_test
 from zoo.kernels.max_similarity import aten, max_similarity, reference
 
 test_interpreter = interpreter_test("interpret_max_similarity.py")
@@ -48,6 +48,39 @@ def test_tiles_equal_the_whole(monkeypatch):
     want, place = reference.max_dot(hidden, embedding, mask)
     close(top, want)
     assert torch.equal(at.long(), place)
+
+
+SIZES = [(3, 11, 8, 13), (2, 70, 8, 5), (1, 1, 1, 1)]
+"""Batch, positions, features, concepts: of the second shape, positions lie side by side."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_without_the_operator_as_with_it(size, masked, dtype):
+    hidden, embedding, mask = inputs(*size, dtype=dtype)
+    given = hidden, embedding, mask if masked else None
+    assert aten.is_small(hidden, embedding, True)
+    top, at = torch.ops.zoo.max_dot(*given)
+    score, position = aten.all_at_once(*given, True)
+    assert torch.equal(position, at)
+    assert score.dtype == top.dtype
+    close(score, top, tolerance=1e-6)
+    close(aten.all_at_once(*given, False)[0], top, tolerance=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_of_ties_without_the_operator(dtype):
+    """Each goes to the first of equal positions, as with the operator."""
+    hidden, embedding, mask = inputs(dtype=dtype)
+    hidden, mask = hidden.repeat(1, 2, 1), mask.repeat(1, 2)
+    hidden.requires_grad_(), embedding.requires_grad_()
+    tops = aten.all_at_once(hidden, embedding, mask, True)[0], torch.ops.zoo.max_dot(hidden, embedding, mask)[0]
+    losses = [top.masked_fill(~mask.any(1)[:, None], 0.0).square().sum() for top in tops]
+    grads = [torch.autograd.grad(loss, (hidden, embedding)) for loss in losses]
+    assert not grads[0][0][:, 11:].any()
+    for got, want in zip(*grads):
+        close(got, want)
 
 
 def test_gradients():
@@ -137,5 +170,9 @@ def test_errors():
         max_similarity(hidden[0], embedding)
     with pytest.raises(ValueError, match="mask"):
         max_similarity(hidden, embedding, mask=mask[:, 1:])
+    with pytest.raises(ValueError, match="no features"):
+        max_similarity(hidden[:, :, :0], embedding[:, :0])
+    with pytest.raises(ValueError, match="give one type"):
+        max_similarity(hidden, embedding.bfloat16())
     with pytest.raises(ValueError, match="bias"):
         max_similarity(hidden, embedding, torch.zeros(3))

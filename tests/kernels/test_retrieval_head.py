@@ -210,6 +210,22 @@ def test_compile_and_export(k, tmp_path):
     check_onnx(call, hidden, path=tmp_path)
 
 
+def test_export_for_any_number_of_features():
+    weight = classes()
+    head = arrange(weight, balanced_clusters(weight, 16), always=(5,))
+    hidden = features(weight, 6)
+
+    class Head(torch.nn.Module):
+        def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            return tuple(retrieve(hidden, head, probes=4, k=3))
+
+    program = torch.export.export(Head(), (hidden,), dynamic_shapes=({0: torch.export.Dim("features")},))
+    score, label = program.module()(hidden[:2])
+    want = retrieve(hidden[:2], head, probes=4, k=3)
+    close(score, want.score)
+    assert torch.equal(label, want.label)
+
+
 def test_errors():
     weight = classes()
     groups = balanced_clusters(weight, 16)

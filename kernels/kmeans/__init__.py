@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.kernels.cumulative import cumulative
-from zoo.kernels.dispatch import exporting, runs_triton
+from zoo.kernels.dispatch import exporting, runs_triton, traced
 from zoo.kernels.kmeans import aten
 
 __all__ = ["KMeans", "assign", "kmeans", "update"]
@@ -173,8 +173,7 @@ def _spread(x: Tensor, clusters: int, generator: torch.Generator | None) -> Tens
 
 def _runs_directly(x: Tensor, centroids: Tensor) -> bool:
     """Whether nothing needs the operator: no kernel, no autocast, no gradient that it refuses, no graph."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if traced or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or runs_triton(x, centroids):
+    if traced() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or runs_triton(x, centroids):
         return False
     return not (torch.is_grad_enabled() and (x.requires_grad or centroids.requires_grad))
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels.dispatch import autocast_to, exporting, runs_triton
+from zoo.kernels.dispatch import autocast_to, exporting, runs_triton, traced
 from zoo.kernels.max_similarity import aten, reference
 
 __all__ = ["MaxSimilarity", "max_similarity"]
@@ -77,8 +77,7 @@ def max_similarity(
 def _best(hidden: Tensor, embedding: Tensor, mask: Tensor | None, positions: bool) -> tuple[Tensor, Tensor | None]:
     """The maxima (B, V), and their places where they are asked for or a gradient needs them."""
     learns = torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if not traced and aten.is_small(hidden, embedding, learns) and not runs_triton(hidden, embedding):
+    if not traced() and aten.is_small(hidden, embedding, learns) and not runs_triton(hidden, embedding):
         return aten.all_at_once(hidden, embedding, mask, positions or learns)
     if exporting():
         top, at = reference.max_dot(hidden, embedding, mask)

@@ -40,7 +40,7 @@ def product_kernel(
     tl.store(at, total.to(c.dtype.element_ty), mask=(m[:, None] < M) & (n[None, :] < N))
 
 
-TILE = (64, 64, 32, 4, 2)
+TILE = (64, 64, 32, 4, 3)
 """Rows, columns and inner size of a tile, warps, stages."""
 
 

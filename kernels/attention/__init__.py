@@ -115,8 +115,8 @@ def attention_varlen(
             f"cu_seqlens_q and cu_seqlens_k must both be (sequences + 1,), not {tuple(cu_seqlens_q.shape)} and "
             f"{tuple(cu_seqlens_k.shape)}"
         )
-    cu_seqlens_q = _checked_bounds("cu_seqlens_q", cu_seqlens_q, len(q))
-    cu_seqlens_k = _checked_bounds("cu_seqlens_k", cu_seqlens_k, len(k))
+    cu_seqlens_q = _checked_bounds("cu_seqlens_q", cu_seqlens_q, q.shape[0])
+    cu_seqlens_k = _checked_bounds("cu_seqlens_k", cu_seqlens_k, k.shape[0])
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in autocast_to(q, k, v))
     _check(q, k, v, None, None, None)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -200,8 +200,8 @@ def _checked_bounds(name: str, bounds: Tensor, rows: int) -> Tensor:
 
     Where values cannot be asked for, bounds stay within the rows at least.
     """
-    if len(bounds) < 2:
-        raise ValueError(f"{name} must hold the bounds of one sequence or more, not {len(bounds)} numbers")
+    if bounds.shape[0] < 2:
+        raise ValueError(f"{name} must hold the bounds of one sequence or more, not {bounds.shape[0]} numbers")
     if bounds.device.type != "cpu" or traced():
         return bounds.clamp(0, rows)
     if bounds[0] != 0 or bounds[-1] != rows or bool((bounds.diff() < 0).any()):

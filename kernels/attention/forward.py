@@ -100,12 +100,12 @@ def follow_maximum(
 
 
 @triton.jit
-def unless_out_of_range(acc, m, total, phi2, outside, EXTRA_V: tl.constexpr, HALF: tl.constexpr):
+def unless_out_of_range(acc, m, total, phi2, outside, keys, EXTRA_V: tl.constexpr, HALF: tl.constexpr):
     """What was summed under phi2, or nothing, and whether the rows must be summed again: those `outside` do not count.
 
-    HALF: p is multiplied with v in float16.
+    HALF: p is multiplied with v in float16; then the bound depends on the number of keys.
     """
-    held = (total > HALF_LOW) & (total < HALF_HIGH) if HALF else (total > SAFE_LOW) & (total < SAFE_HIGH)
+    held = (total > keys * HALF_LOW) & (total < HALF_HIGH) if HALF else (total > SAFE_LOW) & (total < SAFE_HIGH)
     again = tl.min(tl.where(held | outside, 1, 0), 0) == 0
     total = tl.where(again, 0.0, total)
     m = tl.where(again, m, phi2)
@@ -214,7 +214,7 @@ def forward_kernel(
             acc, m, total, q_tile, keys_at, first, (low, partial, high), tile_indices, scale2, phi2, bias_at, blocks_at,
             bounds, D, DV, WIDTH, WIDTH_V, EXTRA, EXTRA_V, BM, BN, PRECISION, LAZY, SOFT)
         half: tl.constexpr = v.dtype.element_ty == tl.float16
-        acc, m, total, again = unless_out_of_range(acc, m, total, phi2, first + tl.arange(0, BM) >= M, EXTRA_V, half)
+        acc, m, total, again = unless_out_of_range(acc, m, total, phi2, first + tl.arange(0, BM) >= M, N, EXTRA_V, half)
         partial, high = tl.where(again, partial, low), tl.where(again, high, low)
     acc, m, total = over_keys(
         acc, m, total, q_tile, keys_at, first, (low, partial, high), tile_indices, scale2, None, bias_at, blocks_at,

@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SAFE_SUMS = (-75, 108)
-"""Bounds of log2 sum_j exp(s_ij - phi): no addend below 2^108 has overflowed, and beside a sum above 2^-75 those that
-became zero (below 2^-126) do not count."""
+SAFE_SUMS = (-75, 64)
+"""Bounds of log2 sum_j exp(s_ij - phi): beside a sum above 2^-75 addends that became zero (below 2^-126) do not count,
+and below 2^64 there is room for products with v."""
 
-HALF_SUMS = (-8, 15)
-"""The same where exp(s_ij - phi) is kept in float16."""
+HALF_SUMS = (-14, 15)
+"""The same where exp(s_ij - phi) is kept in float16, the lower one for each key: an addend is off by 2^-25 at the most,
+so that their sum is by 2^-11 of itself, as float16 is anyway."""
 
 
 def attention_reference(
@@ -49,7 +50,9 @@ def attention_reference(
     top = scores.detach().amax(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
     if unified_max is not None:
         under = (scores.detach() - unified_max).exp().sum(-1, keepdim=True)
-        low, high = (2.0**bound for bound in (HALF_SUMS if scores.dtype == torch.float16 else SAFE_SUMS))
+        half = scores.dtype == torch.float16
+        low, high = (2.0**bound for bound in (HALF_SUMS if half else SAFE_SUMS))
+        low *= scores.shape[-1] if half else 1
         top = torch.where((low < under) & (under < high), unified_max, top)
     weights = (scores - top).exp()
     total = weights.sum(-1, keepdim=True)

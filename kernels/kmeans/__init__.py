@@ -93,7 +93,8 @@ def kmeans(
     """Cluster points by Lloyd's iterations; centroids and assignment of the result belong together.
 
     Stops when no centroid moves by more than `tolerance` times the standard deviation of the data, or after
-    `iterations` updates. k-means++ starts: Arthur and Vassilvitskii, SODA 2007.
+    `iterations` updates. k-means++ starts: Arthur and Vassilvitskii, SODA 2007. Features whose mean is larger than
+    their deviation are centred, as `assign` cannot: the result's ids may be finer than `assign` to its centroids.
 
     Args:
         x: (N, D), or (B, N, D) for B problems at once.
@@ -138,8 +139,12 @@ def kmeans(
 
 
 def _middle(x: Tensor) -> Tensor:
-    """The mean of points (B, N, D), (B, 1, D), 0 where it is no number: far from 0, |c|^2 - 2 <x, c> would cancel."""
-    return x.mean(1, keepdim=True).nan_to_num_(0.0, 0.0, 0.0)
+    """The mean of points (B, N, D), (B, 1, D), where it is larger than their deviation: |c|^2 - 2 <x, c> would cancel.
+
+    Elsewhere 0, so that one point far out does not take the digits of all others.
+    """
+    mean = x.mean(1, keepdim=True)
+    return torch.where(mean.abs() > _deviation(x)[:, None], mean, 0.0)
 
 
 def _deviation(x: Tensor) -> Tensor:

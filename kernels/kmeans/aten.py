@@ -33,21 +33,22 @@ def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         return ids.int(), distances.square().add_(distances, alpha=0)
     if clusters > 2 * GROUP and clusters % GROUP and points * clusters > FEW:
         # whole groups of columns: the last centroid is repeated, which a tie never takes
-        centroids = centroids[torch.arange(-(-clusters // GROUP) * GROUP).clamp_(max=clusters - 1)]
+        repeated = torch.arange(-(-clusters // GROUP) * GROUP, device=x.device).clamp_(max=clusters - 1)
+        centroids = centroids[repeated]
     # summed over rows: equal centroids get equal bits, so that the smaller index keeps their ties
     half = centroids.square().sum(1).mul_(0.5)
     columns = centroids.t().contiguous()
     step = max(16, TILE // len(centroids))
     if points <= step:
         least, ids = first_minimum(torch.addmm(half, x, columns, alpha=-1))
-        return ids.int(), _distances(least, x)
-    all_ids, all_distances = torch.empty(points, dtype=torch.int32), x.new_empty(points)
+        return ids.int().clamp_(max=clusters - 1), _distances(least, x)
+    all_ids, all_distances = x.new_empty(points, dtype=torch.int32), x.new_empty(points)
     buffer = x.new_empty(step, len(centroids))
     for n in range(0, points, step):
         rows = x[n : n + step]
         least, ids = first_minimum(torch.addmm(half, rows, columns, alpha=-1, out=buffer[: len(rows)]))
         all_ids[n : n + step], all_distances[n : n + step] = ids, _distances(least, rows)
-    return all_ids, all_distances
+    return all_ids.clamp_(max=clusters - 1), all_distances
 
 
 def _distances(least: Tensor, x: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ def update(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, N, D), ids (B, N), centroids (B, K, D) -> new centroids (B, K, D), counts (B, K) int32."""
     batch, clusters, dim = centroids.shape
     _check_ids(ids, clusters)
-    flat = (ids.long() + clusters * torch.arange(batch)[:, None]).reshape(-1)
+    flat = (ids.long() + clusters * torch.arange(batch, device=ids.device)[:, None]).reshape(-1)
     new, counts = _means(x.reshape(-1, dim), flat, centroids.reshape(-1, dim))
     return new.view(centroids.shape), counts.view(batch, clusters)
 
@@ -87,7 +88,7 @@ def update_one(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tenso
 
 
 def _check_ids(ids: Tensor, clusters: int) -> None:
-    if ids.numel():
+    if ids.numel() and ids.device.type == "cpu":  # a GPU is not waited for
         low, high = (int(bound) for bound in ids.aminmax())
         if low < 0 or high >= clusters:
             raise ValueError(f"kmeans: ids from {low} to {high}, expected 0 to {clusters - 1}")
@@ -95,7 +96,7 @@ def _check_ids(ids: Tensor, clusters: int) -> None:
 
 def _means(x: Tensor, ids: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.bincount(ids, minlength=len(centroids))
-    sums = torch.zeros(centroids.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+    sums = torch.zeros_like(centroids, dtype=torch.promote_types(x.dtype, torch.float32))
     sums.index_add_(0, ids, x.to(sums.dtype))
     if len(ids) >= len(centroids):
         return means(sums, counts, centroids)

@@ -62,7 +62,7 @@ def _meet(q: Tensor, k: Tensor, v: Tensor, kind: Kind, causal: bool) -> tuple[Te
     else:
         weights = q @ k.mT
     if causal:
-        weights = weights.tril_()
+        weights = weights.tril()
     return weights @ v, weights.sum(-1, keepdim=True)
 
 

@@ -28,6 +28,8 @@ def all_at_once(
 ) -> tuple[Tensor, Tensor | None]:
     """`max_dot` of few logits as plain PyTorch, with its gradient: less time than calling an operator takes."""
     outside = None if mask is None else ~mask.bool()[:, :, None]
+    if outside is not None:  # a weight of zero does not hide what is not a number from the gradient
+        hidden = hidden.masked_fill(outside, 0.0)
     if not positions and hidden.shape[1] > 4 * embedding.shape[0]:
         return _of_few_concepts(hidden, embedding, outside), None
     logits = F.linear(hidden, embedding)
@@ -83,7 +85,7 @@ def _tiles(hidden: Tensor, embedding: Tensor, mask: Tensor | None) -> Iterator[t
     All tiles lie in the same memory: what is made of one has to be copied before the next.
     """
     batch, length, dim = hidden.shape
-    images = min(max(1, ROWS // max(1, length)), batch)
+    images = max(1, min(ROWS // max(1, length), batch))
     step = min(max(64, TILE // max(1, images * length)), max(1, embedding.shape[0]))
     buffer = hidden.new_empty(images * length * step)
     outside = None if mask is None else ~mask.bool()[:, :, None]

@@ -42,9 +42,13 @@ def _aten(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
     batch = x.shape[0]
     columns = (x.t().contiguous() if x.itemsize == 2 else x.t()).view(blocks, inner, batch)
     hidden = torch.bmm(w1, columns)  # [k, q, B], read as [r, l, B]
+    written = hidden.view(blocks * width, batch).t()
     read = hidden.view(reach, lanes, batch).transpose(0, 1)
+    if x.itemsize == 4:
+        y = torch.bmm(read.transpose(1, 2), w2.transpose(1, 2))  # [l, B, s]
+        return y.permute(1, 2, 0).reshape(batch, out * lanes), written
     y = torch.bmm(w2, read.contiguous() if x.itemsize == 2 else read)  # [l, s, B]
-    return y.permute(2, 1, 0).reshape(batch, out * lanes), hidden.view(blocks * width, batch).t()
+    return y.permute(2, 1, 0).reshape(batch, out * lanes), written
 
 
 @torch.library.custom_op("zoo::monarch", mutates_args=())

@@ -221,6 +221,22 @@ def test_a_unified_maximum_in_half_precision(phi):
     check(*qkv(lengths=(3, 150), dtype=torch.float16), None, Masks(), tolerance=3e-3, unified_max=phi)
 
 
+@FAR_OFF
+@pytest.mark.parametrize("phi", [12.5, 13.5, 13.9])
+def test_a_unified_maximum_leaves_small_addends_their_digits_in_half_precision(phi):
+    """Scores 0 of many keys, so that the sum is in range where its addends have lost digits."""
+    q, k, v = torch.zeros(1, 1, 1, 16).half(), torch.zeros(1, 1, 4096, 16).half(), torch.ones(1, 1, 4096, 16).half()
+    tiles = torch.ones(1, 1, dtype=torch.bool)
+    o = attention(q, k, v, block_mask=tiles, block_size=(1, 4096), unified_max=phi)
+    close(o, torch.ones(o.shape), tolerance=1e-3)
+
+
+@FAR_OFF
+def test_sums_under_a_unified_maximum_leave_room_for_values():
+    q, k, v = torch.zeros(1, 1, 1, 16), torch.zeros(1, 1, 40, 16), torch.full((1, 1, 40, 16), 1e7)
+    close(attention(q, k, v, unified_max=-70.0), v[:, :, :1])
+
+
 def test_half_precision():
     check(*qkv(dtype=torch.float16), None, Masks((-1, 0)), tolerance=3e-3)
 

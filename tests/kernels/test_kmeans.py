@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans as SklearnKMeans
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.golden.cases import Case, adapter
 from tests.kernels.harness import check_compiled, check_exported, check_onnx, close, interpreter_test
@@ -162,6 +163,28 @@ def test_a_large_mean_costs_nothing():
     ids, _ = reference.assign(x[None].double(), found.centroids[None].double())
     assert (found.assignment == ids[0]).double().mean() > 0.999
     assert found.iterations < 100
+
+
+def test_one_point_far_out_spares_the_others():
+    x = torch.cat([blobs(dim=2, clusters=3)[0], torch.full((1, 2), 1e9)])
+    start = torch.cat([x[:3], x[-1:]])
+    near, far = kmeans(x[:-1], init=start[:3]), kmeans(x, init=start)
+    torch.testing.assert_close(far.centroids[:3], near.centroids)
+    assert torch.equal(far.assignment[:-1], near.assignment)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_gpu_whose_kernels_do_not_run_keeps_its_tensors(batch, monkeypatch):
+    """On fake tensors; a count whose length depends on data is none for them."""
+    monkeypatch.setattr(
+        torch, "bincount", lambda ids, minlength: torch.zeros(minlength, dtype=torch.int64, device=ids.device)
+    )
+    with FakeTensorMode(), torch.no_grad():
+        x, centroids = (torch.empty(batch, count, 8, device="cuda") for count in (20_000, 300))
+        ids = torch.zeros(batch, 20_000, dtype=torch.int32, device="cuda")
+        found = [*aten.assign(x, centroids), *aten.update(x, ids, centroids)]
+        found += [*aten.nearest(x[0], centroids[0]), *aten.update_one(x[0], ids[0], centroids[0])]
+        assert all(tensor.is_cuda for tensor in found)
 
 
 def test_one_point_that_is_infinite_spares_the_others():

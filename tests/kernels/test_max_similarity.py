@@ -104,6 +104,27 @@ def test_an_empty_mask_scores_zero_without_gradient():
     assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 6), (0, 0, 6), (2, 0, 6), (2, 4, 0)], ids=str)
+@pytest.mark.parametrize("positions", [True, False])
+def test_no_images_positions_or_concepts(shape, positions):
+    batch, length, concepts = shape
+    hidden, embedding = torch.ones(batch, length, 8, requires_grad=True), torch.ones(concepts, 8, requires_grad=True)
+    with torch.set_grad_enabled(positions):
+        found = max_similarity(hidden, embedding, positions=positions)
+    assert found.score.shape == (batch, concepts)
+    assert not found.score.any()
+    if positions:
+        assert not any(grad.any() for grad in torch.autograd.grad(found.score.sum(), (hidden, embedding)))
+
+
+def test_what_a_mask_hides_reaches_no_gradient():
+    hidden, embedding, mask = inputs()
+    hidden = hidden.masked_fill(~mask[:, :, None], torch.nan).requires_grad_()
+    score, _ = max_similarity(hidden, embedding.requires_grad_(), mask=mask)
+    grads = torch.autograd.grad(score.sum(), (hidden, embedding))
+    assert all(grad.isfinite().all() for grad in grads)
+
+
 def test_invariances():
     hidden, embedding, mask = inputs()
     score, position = max_similarity(hidden, embedding, mask=mask)
